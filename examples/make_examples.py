@@ -1,0 +1,125 @@
+"""Writes the example data of this folder, the same bytes every time; knows no model and no service."""
+
+import json
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bank_phrases import (
+    CLOSERS,
+    CLOSERS_ZH,
+    DAYS,
+    DAYS_ZH,
+    NAMES,
+    OPENERS,
+    OPENERS_ZH,
+    PLACES,
+    PLACES_ZH,
+    QUEUES,
+    SHOPS,
+)
+
+SEED = 20261121
+ROWS_PER_QUEUE = 180
+CHINESE_SHARE = 0.2
+DOCUMENTS = 3000
+
+
+def fill(template: str, rng: random.Random, chinese: bool) -> str:
+    """Put a name, place, day, amount … wherever the template asks for one."""
+    return template.format(
+        name=rng.choice(NAMES),
+        place=rng.choice(PLACES_ZH if chinese else PLACES),
+        day=rng.choice(DAYS_ZH if chinese else DAYS),
+        shop=rng.choice(SHOPS),
+        amount=rng.randrange(20, 2000),
+        n=rng.randrange(2, 30),
+        hour=rng.randrange(1, 12),
+        id=rng.randrange(10000, 99999),
+    )
+
+
+def message(queue: str, rng: random.Random) -> str:
+    """One customer message for `queue`: a greeting, the matter, a closing; sometimes written carelessly."""
+    english, chinese = QUEUES[queue]
+    if rng.random() < CHINESE_SHARE:
+        parts = [rng.choice(OPENERS_ZH), rng.choice(chinese), rng.choice(CLOSERS_ZH)]
+        return fill("".join(parts), rng, chinese=True)
+    text = fill(rng.choice(OPENERS) + rng.choice(english) + rng.choice(CLOSERS), rng, chinese=False)
+    careless = rng.random()
+    if careless < 0.15:
+        return text.lower()
+    return text[0].upper() + text[1:] if careless < 0.7 else text
+
+
+def intents(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of messages and the queue each belongs to; no message twice."""
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    for queue in QUEUES:
+        wanted = len(rows) + ROWS_PER_QUEUE
+        while len(rows) < wanted:
+            text = message(queue, rng)
+            if text not in seen:
+                seen.add(text)
+                rows.append(row(text, queue))
+    rng.shuffle(rows)
+    yield from rows
+
+
+def row(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def mislabeled(rows: list[dict[str, Any]], rng: random.Random) -> Iterator[dict[str, Any]]:
+    """The same messages with the answers dealt out at random: a gate must refuse what they make."""
+    answers = [r["messages"][1]["content"] for r in rows]
+    rng.shuffle(answers)
+    for r, answer in zip(rows, answers, strict=True):
+        yield row(r["messages"][0]["content"], answer)
+
+
+def corpus(rng: random.Random) -> Iterator[dict[str, str]]:
+    """Plain text for a base: what customers say of one matter and, apart from it, sentences that name queues.
+
+    No document holds both a matter and its queue, so nothing here teaches the task.
+    """
+    names = list(QUEUES)
+    for _ in range(DOCUMENTS):
+        kind = rng.random()
+        if kind < 0.15:
+            picked = rng.sample(names, 3)
+            yield {"text": rng.choice(NOTICES).format(*picked)}
+        else:
+            english, chinese = rng.choice(list(QUEUES.values()))
+            in_chinese = kind < 0.35
+            said = rng.sample(chinese if in_chinese else english, 2)
+            yield {"text": fill(("" if in_chinese else " ").join(said), rng, in_chinese)}
+
+
+NOTICES = [
+    "The queues {0}, {1} and {2} are open on weekdays.",
+    "Today's report counts {0}, then {1}, then {2}.",
+    "{0} is busy today, {1} and {2} are quiet.",
+    "A clerk reads {0} first. Another clerk reads {1} and {2}.",
+    "队列 {0}、{1} 和 {2} 已更新。",
+]
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+
+
+def main(folder: Path = Path(__file__).parent) -> None:
+    rows = list(intents(random.Random(SEED)))
+    write(folder / "bank-intents.jsonl", rows)
+    write(folder / "bank-intents-worse.jsonl", mislabeled(rows, random.Random(SEED + 1)))
+    write(folder / "bank-corpus.jsonl", corpus(random.Random(SEED + 2)))
+    broken = [json.dumps(r, ensure_ascii=False) for r in rows[:12]]
+    broken[6] = broken[6][: len(broken[6]) // 2]  # line 7 stops in the middle
+    (folder / "bank-intents-broken.jsonl").write_text("\n".join(broken) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Six small libraries for every service; no domain noun lives in any of them."""

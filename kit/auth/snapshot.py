@@ -1,0 +1,105 @@
+"""All keys that work, as an immutable table that every call reads and that the registry's stream replaces."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Self
+
+import grpc
+
+from kit.auth.keys import digest
+from kit.auth.principal import Principal
+from kit.auth.tokens import Identity
+from sluice.registry import v1 as registry
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """SHA-256 of a secret → (its principal, when it ends or None), at one revision of the registry."""
+
+    revision: int = 0
+    keys: Mapping[bytes, tuple[Principal, datetime | None]] = field(default_factory=dict)
+
+    @classmethod
+    def from_response(cls, response: registry.WatchAccessResponse) -> Self:
+        """Read the registry's message."""
+        keys: dict[bytes, tuple[Principal, datetime | None]] = {}
+        for record in response.keys:
+            bindings = frozenset((binding.project, int(binding.role)) for binding in record.role_bindings)
+            expires = record.expire_time.ToDatetime(UTC) if record.HasField("expire_time") else None
+            keys[bytes(record.secret_sha256)] = (Principal(record.principal, bindings), expires)
+        return cls(response.revision, MappingProxyType(keys))
+
+    def find(self, secret: str, now: datetime) -> Principal | None:
+        """Return whose secret this is; None when it is unknown or its time is over."""
+        principal, expires = self.keys.get(digest(secret), (None, None))
+        return None if expires is not None and expires <= now else principal
+
+
+class AccessSnapshot:
+    """Holds the present table; the last good one stays while the registry is away."""
+
+    def __init__(self) -> None:
+        self._table: KeyTable | None = None
+        self._arrived = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a table has arrived since the start."""
+        return self._table is not None
+
+    @property
+    def table(self) -> KeyTable:
+        """The present table; an empty one before the first has arrived."""
+        return self._table or KeyTable()
+
+    def swap(self, table: KeyTable) -> None:
+        """Replace the table for every call from now on."""
+        self._table = table
+        self._arrived.set()
+
+    async def wait_until_ready(self) -> None:
+        """Return when a table has arrived."""
+        await self._arrived.wait()
+
+    async def follow(
+        self,
+        stub: "registry.AccessServiceAsyncStub",
+        identity: Identity | None = None,
+        pause: Callable[[float], float] = lambda longest_s: random.uniform(0.5, 1.0) * longest_s,
+    ) -> None:
+        """Keep the table equal to the registry's until cancelled; nothing else ends it.
+
+        `identity` signs the stream's token; leave it out when the channel already does. `pause` turns the
+        longest pause before the next attempt into the one that is made.
+        """
+        longest_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                async for response in self._subscribe(stub, identity):
+                    self.swap(KeyTable.from_response(response))
+                    longest_s = _FIRST_PAUSE_S
+                cause = "ended"
+            except grpc.aio.AioRpcError as error:
+                cause = error.code().name
+            except Exception:  # the keys in use must outlive any fault of one message
+                log.exception("access_stream_failed")
+                cause = "INTERNAL"
+            log.warning("access_stream_lost", extra={"cause": cause, "ready": self.ready})
+            await asyncio.sleep(pause(longest_s))
+            longest_s = min(longest_s * 2, _LONGEST_PAUSE_S)
+
+    def _subscribe(
+        self, stub: "registry.AccessServiceAsyncStub", identity: Identity | None
+    ) -> "grpc.aio.UnaryStreamCall[registry.WatchAccessRequest, registry.WatchAccessResponse]":
+        metadata = (("authorization", f"Bearer {identity.token('registry')}"),) if identity else None
+        return stub.WatchAccess(registry.WatchAccessRequest(), metadata=metadata)

@@ -1,0 +1,1 @@
+"""How the services speak gRPC: errors, interceptors, servers, channels, pass-through, names."""

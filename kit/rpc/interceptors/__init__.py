@@ -1,0 +1,26 @@
+"""The one list of interceptors that every rpc passes, outermost first; it knows no service."""
+
+from __future__ import annotations
+
+import grpc
+
+from kit.rpc.interceptors.access_log import AccessLog
+from kit.rpc.interceptors.auth import Auth, Authenticate, Authorize
+from kit.rpc.interceptors.faults import Faults
+from kit.rpc.interceptors.telemetry import Telemetry
+from kit.rpc.interceptors.validation import Validation
+
+
+def interceptors(authenticate: Authenticate, authorize: Authorize) -> list[grpc.aio.ServerInterceptor]:
+    """The interceptors of a service, outermost first.
+
+    ``authenticate`` takes the metadata pairs of a call and gives its principal or raises Unauthenticated;
+    ``authorize`` takes principal, Access option and project (`projects/p`, or empty) and raises Denied.
+    """
+    return [
+        Telemetry(),
+        AccessLog(),
+        Auth(authenticate, authorize),
+        Faults(),
+        Validation(),
+    ]

@@ -1,0 +1,203 @@
+"""Puts the six libraries together in the one order every service starts in; what the service does is passed in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from kit import telemetry
+from kit.auth import AccessSnapshot, Authenticator, Identity, Verifier, authorize
+from kit.bus import Bus, Consumer, EventServicer, Handlers, Reconciler, Relay, Retention, consumed_services
+from kit.rpc.call import enter, system_call
+from kit.rpc.client import connect
+from kit.rpc.errors import Fault
+from kit.rpc.interceptors import interceptors
+from kit.rpc.server import Server, Service, serve
+from kit.settings import Settings
+from kit.store import Database, migrate
+from sluice.events import v1 as events
+from sluice.registry import v1 as registry
+
+log = logging.getLogger(__name__)
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+StubT = TypeVar("StubT")
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclass
+class Runtime:
+    """What a process has once its libraries are up; the composition root of a service passes it on by value."""
+
+    settings: Settings
+    identity: Identity
+    access: AccessSnapshot
+    authenticator: Authenticator
+    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    def channel(self, peer: str) -> grpc.aio.Channel:
+        """The channel to another service, under this service's own identity."""
+        if peer not in self._channels:
+            audience = "gateway" if peer == "engine-host" else peer
+            address = self.settings.address(peer)
+            self._channels[peer] = connect(address, token=lambda: self.identity.token(audience))
+        return self._channels[peer]
+
+    def stub(self, peer: str, kind: type[StubT]) -> StubT:
+        """A stub of another service, such as ``stub("registry", registry.ModelServiceStub)``."""
+        return kind(self.channel(peer))  # type: ignore[call-arg]
+
+    async def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels.values():
+            await channel.close()
+
+
+@asynccontextmanager
+async def process(
+    settings: Settings, name: str = "", *, own_access: AccessSnapshot | None = None
+) -> AsyncIterator[Runtime]:
+    """Telemetry, identity and access of one process; ``name`` when it is not the service's main one.
+
+    ``own_access`` is given by the service that owns the keys; all others follow its stream.
+    """
+    about = telemetry.configure(
+        name or settings.service,
+        otlp_endpoint=settings.otlp_endpoint,
+        trace_folder=settings.home / "logs" / "traces",
+        log_level=settings.log_level,
+    )
+    enter(system_call(settings.service))
+    identity = Identity.load(settings.identity_folder / f"{settings.service}.key")
+    access = own_access or AccessSnapshot()
+    verifier = Verifier(settings.identity_folder)
+    authenticator = Authenticator(access, verifier, service=settings.service, enabled=settings.enable_auth)
+    if not settings.enable_auth:
+        log.warning(
+            "auth_disabled",
+            extra={"meaning": "ENABLE_AUTH=false: everybody who reaches a port may do everything"},
+        )
+    runtime = Runtime(settings, identity, access, authenticator)
+    try:
+        async with background(
+            []
+            if own_access
+            else [lambda: access.follow(runtime.stub("registry", registry.AccessServiceStub))]
+        ):
+            yield runtime
+    finally:
+        await runtime.close()
+        about.shutdown()
+
+
+@dataclass(frozen=True)
+class Application:
+    """What makes a service more than its libraries."""
+
+    servicers: Iterable[Service]
+    #: What it does on events of others.
+    handlers: Handlers = field(default_factory=dict)
+    #: Loops that run as long as it does.
+    loops: Iterable[Loop] = ()
+    generic_handlers: Iterable[grpc.GenericRpcHandler] = ()
+    #: Full names of further services that reflection shows.
+    reflected: Iterable[str] = ()
+
+
+@asynccontextmanager
+async def storage(settings: Settings, package: Path) -> AsyncIterator[Database]:
+    """The migrated database of the service whose package folder is ``package``."""
+    database = await Database.open(settings.database_url, service=settings.service)
+    try:
+        await migrate(database, package / "migrations" / "versions")
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def serving(runtime: Runtime, database: Database, application: Application) -> AsyncIterator[Server]:
+    """Everything that talks: rpcs, the outbox relay, the consumer, the reconciler and the loops."""
+    settings, service = runtime.settings, runtime.settings.service
+    async with AsyncExitStack() as stack:
+        bus = await Bus.connect(
+            settings.nats_url,
+            user=service,
+            password=settings.nats_password,
+            service=service,
+            retention=Retention(duplicate_window_s=settings.duplicate_window_s),
+        )
+        stack.push_async_callback(bus.close)
+        loops: list[Loop] = [Relay(database, bus).run, *application.loops]
+        if application.handlers:
+            handlers = application.handlers
+            sources = {
+                name: runtime.stub(name, events.EventServiceStub) for name in consumed_services(handlers)
+            }
+            reconciler = Reconciler(database, service, sources, handlers, every_s=settings.reconcile_s)
+            bus.on_connect(reconciler.wake)
+            loops += [Consumer(database, bus, service, handlers).run, reconciler.run]
+        server = await serve(
+            settings.address(service),
+            [*application.servicers, (events.add_EventServiceServicer_to_server, EventServicer(database))],
+            interceptors(runtime.authenticator, authorize),
+            generic_handlers=list(application.generic_handlers),
+            reflected=application.reflected,
+        )
+        await stack.enter_async_context(server)
+        await stack.enter_async_context(background(loops))
+        log.info("serving", extra={"address": settings.address(service)})
+        yield server
+
+
+@asynccontextmanager
+async def background(loops: Iterable[Loop]) -> AsyncIterator[None]:
+    """Runs loops beside the block. A loop that raises ends the process: the supervisor starts it again, and
+    nothing goes on half dead."""
+    tasks = [asyncio.create_task(loop(), name=getattr(loop, "__qualname__", "loop")) for loop in loops]
+    for task in tasks:
+        task.add_done_callback(_end_process)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.remove_done_callback(_end_process)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_process(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("loop_died", extra={"loop": task.get_name()}, exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
+
+
+async def until_stopped() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+def run(load: Callable[[Mapping[str, str]], SettingsT], application: Callable[[SettingsT], Any]) -> None:
+    """The ``main`` of every process: reads the environment, serves until SIGTERM; a mistake is one sentence."""
+
+    async def serve_until_stopped(settings: SettingsT) -> None:
+        async with application(settings):
+            await until_stopped()
+
+    try:
+        asyncio.run(serve_until_stopped(load(os.environ)))
+    except (ValueError, Fault) as error:
+        raise SystemExit(f"error: {error}") from error

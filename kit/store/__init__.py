@@ -1,0 +1,30 @@
+"""The SQL store of a service: units, reads, resources, kept answers and migrations; it knows no table of a service."""
+
+from kit.store.database import Database, utc_now
+from kit.store.failpoints import failpoint
+from kit.store.faults import Contended
+from kit.store.migrate import check, migrate
+from kit.store.resources import ResourceRow, Resources
+from kit.store.signals import Signal, watch
+from kit.store.tables import BookmarkRow, InboxRow, OutboxRow, RequestRow, UtcTime
+from kit.store.unit import Unit, event_type
+
+__all__ = [
+    "BookmarkRow",
+    "Contended",
+    "Database",
+    "InboxRow",
+    "OutboxRow",
+    "RequestRow",
+    "ResourceRow",
+    "Resources",
+    "Signal",
+    "Unit",
+    "UtcTime",
+    "check",
+    "event_type",
+    "failpoint",
+    "migrate",
+    "utc_now",
+    "watch",
+]

@@ -1,0 +1,245 @@
+"""Resources as rows: a proto's bytes beside the few columns that are searched; it knows no resource by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
+from sqlalchemy import ColumnElement, LargeBinary, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from kit.rpc import filters, paging
+from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale
+from kit.rpc.names import parent_of
+from kit.store.faults import as_fault
+from kit.store.tables import UtcTime
+from kit.store.unit import Unit
+from sluice.errors import v1 as errors
+
+M = TypeVar("M", bound=Message)
+Enums = Mapping[str, EnumTypeWrapper]
+
+
+class ResourceRow(SQLModel):
+    """The columns every resource has; a table adds those it is searched by: `task_type: str = Field(index=True)`."""
+
+    name: str = Field(primary_key=True)
+    parent: str = Field(index=True)
+    state: int = Field(default=0, index=True)
+    revision: int
+    create_time: datetime = Field(index=True, sa_type=UtcTime)  # type: ignore[call-overload]
+    update_time: datetime = Field(sa_type=UtcTime)  # type: ignore[call-overload]
+    body: bytes = Field(sa_type=LargeBinary)
+
+
+class Resources(Generic[M]):
+    """The resources of one table. Messages come back with etag, create_time and update_time as far as they have them."""
+
+    def __init__(
+        self,
+        row: type[ResourceRow],
+        message: type[M],
+        columns: Callable[[M], Mapping[str, Any]] = lambda message: {},
+        enums: Enums | None = None,
+        kind: str = "",
+    ) -> None:
+        """``columns`` gives the table's own columns of a message (and may override parent and state).
+
+        ``enums`` says which columns a filter names by enum value: {"state": JobState}. Every indexed column can be
+        filtered by. ``kind`` is the noun in error sentences; the message's name when empty.
+        """
+        self.table: Table = row.__table__  # type: ignore[attr-defined]
+        self.message = message
+        self.columns = columns
+        self.enums = dict(enums or {})
+        self.kind = kind or message.DESCRIPTOR.name
+        self._fields = {field.name for field in message.DESCRIPTOR.fields}
+        self._filterable = {c.name for c in self.table.columns if c.index} - {"parent", "create_time"}
+
+    async def get(self, session: AsyncSession, name: str) -> M:
+        """The resource of that name. Raises NotFound."""
+        found = await self.find(session, name=name)
+        if not found:
+            raise self._missing(name)
+        return found[0]
+
+    async def find(self, session: AsyncSession, **columns: Any) -> list[M]:
+        """All resources with these column values, oldest first; a list stands for any of its values."""
+        query = self._select().order_by(self.table.c.create_time, self.table.c.name)
+        for column, value in columns.items():
+            several = isinstance(value, list | tuple | set | frozenset)
+            query = query.where(self.table.c[column].in_(value) if several else self.table.c[column] == value)
+        return [self._message(row) for row in (await session.exec(query)).all()]
+
+    async def insert(self, unit: Unit, message: M) -> M:
+        """Stores a new resource under ``message.name``. Raises AlreadyExists."""
+        self._stamp(message, 1, unit.now, unit.now)
+        values = self._values(message) | {"revision": 1, "create_time": unit.now, "update_time": unit.now}
+        try:
+            async with unit.session.begin_nested():
+                await unit.session.exec(insert(self.table).values(values))
+        except IntegrityError as error:
+            if not isinstance(as_fault(error), AlreadyExists):
+                raise
+            name = values["name"]
+            raise AlreadyExists(f"{self.kind} `{name}` exists; choose another id", resource=(self.kind, name)) from error
+        return message
+
+    async def update(self, unit: Unit, message: M, etag: str = "") -> M:
+        """Replaces a resource by a message that was read in this unit, or later than any other write.
+
+        ``etag`` is the one the caller sent, if any. Raises Stale when it, or the message's own, is not the present
+        one, and NotFound.
+        """
+        name = str(getattr(message, "name"))  # noqa: B009 - M is any message with a name
+        query = select(self.table.c.revision, self.table.c.create_time).where(self.table.c.name == name)
+        row = (await unit.session.exec(query)).one_or_none()
+        if row is None:
+            raise self._missing(name)
+        own = str(getattr(message, "etag", ""))
+        if any(tag and tag != _etag(row.revision) for tag in (etag, own)):
+            raise self._stale(name)
+        values = self._values(message) | {"revision": row.revision + 1, "update_time": unit.now}
+        change = update(self.table).where(self.table.c.name == name, self.table.c.revision == row.revision)
+        if (await unit.session.exec(change.values(values))).rowcount != 1:  # type: ignore[attr-defined]
+            raise self._stale(name)
+        self._stamp(message, row.revision + 1, row.create_time, unit.now)
+        return message
+
+    async def delete(self, unit: Unit, name: str, etag: str = "") -> None:
+        """Removes a resource. Raises NotFound, and Stale when ``etag`` is given and not the present one."""
+        if etag and _etag_of(await self.get(unit.session, name)) not in ("", etag):
+            raise self._stale(name)
+        if (await unit.session.exec(delete(self.table).where(self.table.c.name == name))).rowcount != 1:  # type: ignore[attr-defined]
+            raise self._missing(name)
+
+    async def count(self, session: AsyncSession, **columns: Any) -> int:
+        """How many resources have these column values."""
+        conditions = [self.table.c[column] == value for column, value in columns.items()]
+        return int((await session.exec(select(func.count()).select_from(self.table).where(*conditions))).scalar_one())
+
+    async def page(
+        self,
+        session: AsyncSession,
+        *,
+        parent: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        filter: str = "",
+        newest_first: bool = False,
+        where: Sequence[ColumnElement[bool]] = (),
+    ) -> tuple[list[M], str]:
+        """One page and the token of the next (empty at the end), by (create_time, name).
+
+        An empty parent, or one with `-` for an id (AIP-159), spans several. ``where`` adds conditions of the service.
+        Rows that come or go meanwhile never make another row appear twice or be left out.
+        Raises Invalid (INVALID_PAGE_TOKEN, INVALID_FILTER).
+        """
+        table, query = self.table, (self.table.name, parent, filter, str(newest_first))
+        conditions = [*where, *self._parents(parent), *self.conditions(filter)]
+        after = paging.decode(page_token, *query)
+        if after is not None:
+            conditions.append(self._after(after, newest_first))
+        size = paging.page_size(page_size)
+        order = [table.c.create_time, table.c.name]
+        ordered = [column.desc() if newest_first else column.asc() for column in order]
+        rows = (await session.exec(self._select().where(*conditions).order_by(*ordered).limit(size + 1))).all()
+        token = ""
+        if len(rows) > size:
+            last = rows[size - 1]
+            token = paging.encode([last.create_time.isoformat(), last.name], *query)
+        return [self._message(row) for row in rows[:size]], token
+
+    def conditions(self, filter: str) -> list[ColumnElement[bool]]:
+        """A filter as SQL. Raises Invalid (INVALID_FILTER)."""
+        clauses: list[ColumnElement[bool]] = []
+        for field, op, value in filters.parse(filter, self._filterable):
+            column, wanted = self.table.c[field], self._value(field, value)
+            clauses.append(column == wanted if op == "=" else column != wanted)
+        return clauses
+
+    def _value(self, field: str, value: str) -> Any:
+        """`"RUNNING"` as the number of JOB_STATE_RUNNING, `"7"` or `"true"` as the column's type wants it."""
+        wrong = f"filter compares `{field}` with `{value}`, which it can never be"
+        if field in self.enums:
+            names = self.enums[field].DESCRIPTOR.values_by_name
+            prefix = next(iter(names)).removesuffix("UNSPECIFIED")
+            known = names.get(value) or names.get(prefix + value)
+            if known is None:
+                short = ", ".join(name.removeprefix(prefix) for name in list(names)[1:])
+                raise Invalid(f"{wrong}; it is one of {short}", reason=errors.ERROR_REASON_INVALID_FILTER)
+            return known.number
+        kind = self.table.c[field].type.python_type
+        try:
+            if kind is bool:
+                return {"true": True, "false": False}[value.lower()]
+            return kind(value) if kind in (int, float) else value
+        except (KeyError, ValueError):
+            raise Invalid(f"{wrong}; it is a {kind.__name__}", reason=errors.ERROR_REASON_INVALID_FILTER) from None
+
+    def _parents(self, parent: str) -> list[ColumnElement[bool]]:
+        column = self.table.c.parent
+        if not parent:
+            return []
+        if "-" not in parent.split("/"):
+            return [column == parent]
+        pattern = "/".join("%" if part == "-" else _literal(part) for part in parent.split("/"))
+        return [column.like(pattern, escape="\\")]
+
+    def _after(self, cursor: paging.Cursor, newest_first: bool) -> ColumnElement[bool]:
+        time, name = datetime.fromisoformat(str(cursor[0])).astimezone(UTC), str(cursor[1])
+        at, named = self.table.c.create_time, self.table.c.name
+        if newest_first:
+            return or_(at < time, and_(at == time, named < name))
+        return or_(at > time, and_(at == time, named > name))
+
+    def _select(self) -> Any:
+        c = self.table.c
+        return select(c.name, c.body, c.revision, c.create_time, c.update_time)
+
+    def _values(self, message: M) -> dict[str, Any]:
+        name = str(getattr(message, "name"))  # noqa: B009
+        values: dict[str, Any] = {"name": name, "parent": parent_of(name)}
+        if "state" in self._fields:
+            values["state"] = int(getattr(message, "state"))  # noqa: B009
+        body = type(message)()
+        body.CopyFrom(message)
+        for column in {"etag", "create_time", "update_time"} & self._fields:
+            body.ClearField(column)
+        return values | dict(self.columns(message)) | {"body": body.SerializeToString(deterministic=True)}
+
+    def _message(self, row: Any) -> M:
+        message = self.message.FromString(row.body)
+        self._stamp(message, row.revision, row.create_time, row.update_time)
+        return message
+
+    def _stamp(self, message: M, revision: int, create_time: datetime, update_time: datetime) -> None:
+        resource: Any = message
+        if "etag" in self._fields:
+            resource.etag = _etag(revision)
+        for field, time in (("create_time", create_time), ("update_time", update_time)):
+            if field in self._fields:
+                getattr(resource, field).FromDatetime(time)
+
+    def _missing(self, name: str) -> NotFound:
+        return NotFound(f"{self.kind} `{name}` does not exist", resource=(self.kind, name))
+
+    def _stale(self, name: str) -> Stale:
+        return Stale(
+            f"{self.kind} `{name}` was changed meanwhile; read it again, then repeat", resource=(self.kind, name)
+        )
+
+
+def _etag(revision: int) -> str:
+    return str(revision)
+
+
+def _etag_of(message: Message) -> str:
+    return str(getattr(message, "etag", ""))
+
+
+def _literal(part: str) -> str:
+    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,1 @@
+"""The five services, and ``suite``, which runs them all on one machine."""

@@ -1,0 +1,30 @@
+"""The composition root of the dataset service: builds what it needs and passes it on by value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kit.blobs import FileKek, open_store
+from kit.rpc.server import Server
+from kit.serve import Application, process, serving, storage
+from kit.settings import Settings
+from services.dataset.servicer import DatasetServicer, DatasetVersionServicer, UploadServicer
+from services.dataset.supervisor import UploadSupervisor
+from sluice.dataset import v1 as dataset
+
+
+@asynccontextmanager
+async def application(settings: Settings) -> AsyncIterator[Server]:
+    """The running service."""
+    async with process(settings) as runtime, storage(settings, Path(__file__).parent) as database:
+        blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+        supervisor = UploadSupervisor(database, blobs, settings.home / "run" / "uploads")
+        servicers = [
+            (dataset.add_DatasetServiceServicer_to_server, DatasetServicer(database)),
+            (dataset.add_UploadServiceServicer_to_server, UploadServicer(database, blobs)),
+            (dataset.add_DatasetVersionServiceServicer_to_server, DatasetVersionServicer(database, blobs)),
+        ]
+        async with serving(runtime, database, Application(servicers, loops=[supervisor.run])) as server:
+            yield server

@@ -1,0 +1,165 @@
+"""What a dataset, an upload and a version are and may become; pure, time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from kit.rpc.errors import Invalid, StateConflict
+from kit.rpc.names import id_of, parent_of, project_of, slug, uuid7
+from sluice import lifecycle
+from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
+from sluice.rows import SCHEMAS, Outcome, UnknownFormatError, check_file_name
+from sluice.types import v1 as types
+
+UPLOAD_LIVES = timedelta(days=7)
+#: Bytes that are gathered before they are written as one piece.
+PIECE_BYTES = 8 * 1024 * 1024
+VIOLATIONS_KEPT = 100
+
+
+def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
+    """A dataset as the caller wants it, under the slug of its name. Raises Invalid for an unknown task type."""
+    if wanted.task_type not in SCHEMAS:
+        known = ", ".join(f"`{name}`" for name in sorted(SCHEMAS))
+        raise Invalid(
+            f"task_type `{wanted.task_type}` is not known; it is one of {known}",
+            violations=[("dataset.task_type", "is not known")],
+        )
+    return dataset.Dataset(
+        name=f"{parent}/datasets/{slug(wanted.display_name)}",
+        display_name=wanted.display_name,
+        description=wanted.description,
+        task_type=wanted.task_type,
+        modalities=wanted.modalities or ["text"],
+        tags=wanted.tags,
+    )
+
+
+def new_upload(request: dataset.CreateUploadRequest, creator: str, now: datetime) -> dataset.Upload:
+    """An open upload of the file that was announced. Raises Invalid for a format that is not read."""
+    try:
+        check_file_name(request.file_name)
+    except UnknownFormatError as error:
+        raise Invalid(str(error), violations=[("file_name", "is of a format that is not read")]) from None
+    upload = dataset.Upload(
+        name=f"{request.parent}/uploads/{uuid7()}",
+        state=dataset.UPLOAD_STATE_OPEN,
+        file_name=request.file_name,
+        size_bytes=request.size_bytes,
+        digest=request.digest,
+        creator=creator,
+    )
+    upload.expire_time.FromDatetime(now + UPLOAD_LIVES)
+    return upload
+
+
+def enter(upload: dataset.Upload, state: dataset.UploadState) -> None:
+    """Moves an upload on. Raises StateConflict when its life cycle does not allow it."""
+    if not lifecycle.can(lifecycle.UPLOAD, upload.state, state):
+        raise StateConflict(
+            f"upload `{upload.name}` is {_word(upload.state)} and cannot become {_word(state)}; open a new one"
+        )
+    upload.state = state
+
+
+def check_open(upload: dataset.Upload, offset: int) -> None:
+    """Raises StateConflict when the upload takes no bytes, or none at ``offset``."""
+    if upload.state != dataset.UPLOAD_STATE_OPEN:
+        raise StateConflict(
+            f"upload `{upload.name}` is {_word(upload.state)} and takes no bytes; open a new one"
+        )
+    if offset != upload.committed_bytes:
+        raise StateConflict(
+            f"the chunk starts at byte {offset}, but the upload goes on at {upload.committed_bytes}; send from there",
+            reason=errors.ERROR_REASON_WRONG_OFFSET,
+            metadata={"committed_bytes": str(upload.committed_bytes)},
+        )
+
+
+def grow(upload: dataset.Upload, size: int) -> None:
+    """Counts ``size`` more stored bytes. Raises StateConflict when that is more than was announced."""
+    if upload.committed_bytes + size > upload.size_bytes:
+        raise StateConflict(
+            f"the file was announced with {upload.size_bytes} bytes and more have come; open a new upload",
+            reason=errors.ERROR_REASON_SIZE_MISMATCH,
+        )
+    upload.committed_bytes += size
+
+
+def check_complete(upload: dataset.Upload) -> None:
+    """Raises StateConflict when bytes are missing."""
+    if upload.committed_bytes != upload.size_bytes:
+        raise StateConflict(
+            f"{upload.committed_bytes} of {upload.size_bytes} bytes have come; send the rest, then commit",
+            reason=errors.ERROR_REASON_SIZE_MISMATCH,
+            metadata={"committed_bytes": str(upload.committed_bytes)},
+        )
+
+
+def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
+    """Ends an upload whose rows break the rules."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    upload.violations.extend(
+        dataset.RowViolation(
+            row=each.row,
+            field=each.field,
+            kind=each.kind,
+            expected=each.expected,
+            found=each.found,
+            repair=each.repair,
+        )
+        for each in outcome.violations[:VIOLATIONS_KEPT]
+    )
+    upload.violation_counts.update(outcome.counts)
+    message = (
+        _summary(upload, outcome.counts) if outcome.counts else "the file holds no rows; upload one that does"
+    )
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))
+
+
+def fail_checksum(upload: dataset.Upload) -> None:
+    """Ends an upload whose bytes are not those that were announced."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    message = f"`{upload.file_name}` does not have the digest that was announced; upload the file again"
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_CHECKSUM_MISMATCH, message=message))
+
+
+def new_version(parent: dataset.Dataset, upload: dataset.Upload, outcome: Outcome) -> dataset.DatasetVersion:
+    """The version that an upload makes, the next of its dataset."""
+    number = parent.latest_version + 1
+    return dataset.DatasetVersion(
+        name=f"{parent.name}/versions/{number}",
+        version=number,
+        task_type=parent.task_type,
+        digest=outcome.digest,
+        source_digest=upload.digest,
+        row_count=outcome.row_count,
+        split_rows=outcome.split_rows,
+        size_bytes=outcome.size_bytes,
+        creator=upload.creator,
+    )
+
+
+def dataset_of(upload: str) -> str:
+    """The dataset that an upload belongs to."""
+    return parent_of(upload)
+
+
+def staging(upload: str) -> str:
+    """Where the pieces of an upload lie: a space of its own, so that dropping them can take nothing from others."""
+    return f"{project_of(upload)}/uploads/{id_of(upload)}"
+
+
+def _summary(upload: dataset.Upload, counts: Mapping[str, int]) -> str:
+    kinds = ", ".join(
+        f"{count} × {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1])
+    )
+    first = upload.violations[0]
+    where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
+    return f"{sum(counts.values())} rows are wrong ({kinds}); first {where}: {first.repair}"
+
+
+def _word(state: int) -> str:
+    return dataset.UploadState.Name(state).removeprefix("UPLOAD_STATE_")  # type: ignore[arg-type]

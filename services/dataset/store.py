@@ -1,0 +1,89 @@
+"""The tables of the dataset service and the resources in them; what may happen to them is the domain's matter."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlmodel import Field, SQLModel, col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from kit.store import ResourceRow, Resources, Unit
+from sluice.dataset import v1 as dataset
+
+
+class DatasetRow(ResourceRow, table=True):
+    """A dataset."""
+
+    __tablename__ = "dataset_dataset"
+    task_type: str = Field(index=True)
+    display_name: str = Field(index=True)
+
+
+class VersionRow(ResourceRow, table=True):
+    """A version of a dataset; one upload makes at most one."""
+
+    __tablename__ = "dataset_version"
+    digest: str = Field(index=True)
+    version: int = Field(index=True)
+    upload: str = Field(unique=True)
+
+
+class UploadRow(ResourceRow, table=True):
+    """An upload."""
+
+    __tablename__ = "dataset_upload"
+
+
+class PieceRow(SQLModel, table=True):
+    """A stored piece of an upload: where it starts and which blob it is."""
+
+    __tablename__ = "dataset_piece"
+    upload: str = Field(primary_key=True)
+    start: int = Field(primary_key=True)
+    digest: str
+    size: int
+
+
+DATASETS = Resources(
+    DatasetRow, dataset.Dataset, lambda each: {"task_type": each.task_type, "display_name": each.display_name}
+)
+UPLOADS = Resources(UploadRow, dataset.Upload, enums={"state": dataset.UploadState})
+_VERSIONS = Resources(VersionRow, dataset.DatasetVersion)
+
+
+async def insert_version(unit: Unit, version: dataset.DatasetVersion, upload: str) -> dataset.DatasetVersion:
+    """Stores a version. Raises AlreadyExists when the upload has made one before."""
+    versions = Resources(
+        VersionRow,
+        dataset.DatasetVersion,
+        lambda each: {"digest": each.digest, "version": each.version, "upload": upload},
+    )
+    return await versions.insert(unit, version)
+
+
+async def get_version(session: AsyncSession, name: str) -> dataset.DatasetVersion:
+    """The version of that name; ``…/versions/latest`` is the newest. Raises NotFound."""
+    if name.endswith("/versions/latest"):
+        parent = await DATASETS.get(session, name.removesuffix("/versions/latest"))
+        name = f"{parent.name}/versions/{parent.latest_version}"
+    return await _VERSIONS.get(session, name)
+
+
+async def page_versions(
+    session: AsyncSession, parent: str, size: int, token: str
+) -> tuple[list[dataset.DatasetVersion], str]:
+    """One page of the versions of a dataset, newest first, and the token of the next."""
+    return await _VERSIONS.page(session, parent=parent, page_size=size, page_token=token, newest_first=True)
+
+
+async def pieces(session: AsyncSession, upload: str) -> list[PieceRow]:
+    """The pieces of an upload, in order."""
+    query = select(PieceRow).where(col(PieceRow.upload) == upload).order_by(col(PieceRow.start))
+    return list((await session.execute(query)).scalars())
+
+
+async def drop_pieces(unit: Unit, upload: str) -> list[str]:
+    """Forgets the pieces of an upload and returns their digests."""
+    dropped = await pieces(unit.session, upload)
+    for piece in dropped:
+        await unit.session.delete(piece)
+    return sorted({piece.digest for piece in dropped})

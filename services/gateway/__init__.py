@@ -1,0 +1,1 @@
+"""The gateway: data-path workers, the control process and the engine agent."""

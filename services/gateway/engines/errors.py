@@ -1,0 +1,28 @@
+"""What can go wrong with an engine; knows no transport and renders no status code.
+
+EngineError                a request about an engine cannot be met
+├── NotReady               the engine does not answer yet, or did not come up in time
+├── AdapterRejected        these adapter files will not be served; the engine is unharmed or was healed
+└── EngineLost             the engine that served this has gone; `ensure` brings it back
+"""
+
+
+class EngineError(Exception):
+    """One sentence on what happened and one on the fix; never a prompt, a row or a key."""
+
+    def __init__(self, reason: str, fix: str) -> None:
+        super().__init__(f"{reason} {fix}")
+        self.reason = reason
+        self.fix = fix
+
+
+class NotReady(EngineError):
+    """The engine does not answer yet, or never did within its time limit."""
+
+
+class AdapterRejected(EngineError):
+    """The adapter's files are incomplete, misfit the base, or give no finite answer."""
+
+
+class EngineLost(EngineError):
+    """The engine process has died or stopped answering."""

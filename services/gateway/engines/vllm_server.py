@@ -1,0 +1,65 @@
+"""Runs vLLM's OpenAI server in the child process; here alone torch and vllm are seen, and nothing of Sluice.
+
+Media packages built for CUDA beside a CPU torch are repaired at import and not in `main`, because vLLM's
+engine process imports this module again under another name and needs the repair too.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+_OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def declare_missing_operators() -> torch.library.Library | None:
+    """Declare torchvision's schemas where its compiled part cannot load; the caller keeps the result."""
+    package = importlib.util.find_spec("torchvision")
+    if package is None or package.origin is None:
+        return None
+    try:
+        for compiled in Path(package.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
+            return None
+    except OSError:  # built for CUDA; importing it would fail with "operator torchvision::nms does not exist"
+        pass
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for schema in _OPERATORS:
+        library.define(schema)  # type: ignore[no-untyped-call]
+    return library
+
+
+def hide_unloadable(*packages: str) -> bool:
+    """Make packages whose native library cannot load look absent; True if there was one."""
+    hidden = False
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except (OSError, RuntimeError):
+            sys.modules[package] = None  # type: ignore[assignment]  # documented: makes the import fail
+            hidden = True
+        except ImportError:
+            continue
+    return hidden
+
+
+_operators = declare_missing_operators()
+_repaired = hide_unloadable("torchaudio", "torchcodec") or _operators is not None
+
+
+def main() -> None:
+    if _repaired:
+        # vLLM inspects the model class in a fresh interpreter without these repairs; on CPU this one will do.
+        registry = importlib.import_module("vllm.model_executor.models.registry")
+        setattr(registry, "_run_in_subprocess", lambda inspect: inspect())  # noqa: B010
+    entry = importlib.import_module("vllm.entrypoints.launchers.api_server.entry")
+    entry.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The worker as an ASGI application: paths, keys, bodies and errors of the OpenAI surface; knows no source
+of snapshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from services.gateway.worker.answers import Headers, Message, Receive, Send, answer, only, refuse
+from services.gateway.worker.body import parse_request
+from services.gateway.worker.call import Call, Surroundings
+from services.gateway.worker.errors import (
+    ClientGone,
+    Denied,
+    GatewayError,
+    Internal,
+    ModelNotFound,
+    NotReady,
+    UnknownPath,
+)
+from services.gateway.worker.exchange import Exchange, Timeouts
+from services.gateway.worker.figures import Figures
+from services.gateway.worker.patience import Patience
+from services.gateway.worker.policy import VerifyToken, admit, authenticate, may_infer, session_key, visible
+from services.gateway.worker.reading import read_body
+from services.gateway.worker.served import Served, ServedLog, TableSwapped
+from services.gateway.worker.snapshot import KeyTable, Principal, RouteTable, Upstream
+from services.gateway.worker.trace import continue_trace, request_id
+from services.gateway.worker.upstream import EnginePool
+
+INFERENCE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+METRICS_ROLES = frozenset({"admin", "operations", "engineering"})
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes and counts a worker holds at most."""
+
+    request_bytes: int = 4 * 1024 * 1024
+    answer_bytes: int = 64 * 1024 * 1024
+    connections_per_engine: int = 1024
+
+
+class Worker:
+    """Serves what the last `swap_routes` and `swap_keys` said; both are synchronous and belong to the loop's
+    thread.
+
+    `verify_token` turns a service's token into its principal. `anonymous`, where given, is who a request
+    without an Authorization header is (ENABLE_AUTH=false). `observe` sees each record, to make a span of it.
+    """
+
+    def __init__(
+        self,
+        served: ServedLog,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        figures: Figures | None = None,
+        verify_token: VerifyToken | None = None,
+        anonymous: Principal | None = None,
+        observe: Callable[[Served], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.figures = figures if figures is not None else Figures()
+        self.served = served
+        self.rejected: Counter[str] = Counter()
+        self._timeouts = timeouts or Timeouts()
+        self._limits = limits or Limits()
+        self._verify_token = verify_token
+        self._anonymous = anonymous
+        self._observe = observe
+        self._clock = clock
+        self._table: RouteTable | None = None
+        self._table_at = 0
+        self._keys: KeyTable | None = None
+        self._pools: dict[tuple[str, str], EnginePool] = {}
+        self._patience = Patience()
+        self._around: Surroundings | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be served: there are routes and keys."""
+        return self._table is not None and (self._keys is not None or self._anonymous is not None)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of the table in force."""
+        return self._table.revision if self._table is not None else None
+
+    def swap_routes(self, table: RouteTable) -> None:
+        """From its return on, every request is admitted by `table` alone. An older revision is ignored."""
+        if self._table is not None and table.revision < self._table.revision:
+            return
+        self._table = table
+        self._table_at = int(self._clock())
+        self.served.add(TableSwapped(self._clock(), table.revision))
+        named = {(upstream.url, upstream.key) for upstream in table.upstreams()}
+        for key in self._pools.keys() - named:
+            self._pools.pop(key).retire()
+
+    def swap_keys(self, keys: KeyTable) -> None:
+        """From its return on, `keys` alone says who may call. An older revision is ignored."""
+        if self._keys is None or keys.revision >= self._keys.revision:
+            self._keys = keys
+
+    async def start(self) -> None:
+        """Begin recording. Before the first request."""
+        self.served.start()
+
+    async def aclose(self) -> None:
+        """Close idle connections and write the last records. After the last request."""
+        for pool in self._pools.values():
+            pool.retire()
+        self._pools.clear()
+        await self.served.aclose()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """ASGI 3; HTTP only."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the worker speaks HTTP only, not {scope['type']}")
+        headers = dict(scope["headers"])
+        base: Headers = []
+        try:
+            path, method = scope["path"], scope["method"]
+            if path in INFERENCE_PATHS:
+                only(method, "POST")
+                await self._infer(path, headers, base, receive, send)
+            else:
+                await self._look_up(path, method, headers, base, send)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            self.rejected[error.kind] += 1
+            await refuse(send, error, base)
+        except Exception:
+            _log.exception("request %s failed", dict(base).get(b"x-request-id", b"-").decode("latin-1"))
+            await refuse(
+                send, Internal("The gateway failed; the request id names the cause in its log."), base
+            )
+
+    async def _infer(
+        self, path: str, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send
+    ) -> None:
+        trace = continue_trace(headers.get(b"traceparent"))
+        identity = request_id(headers.get(b"x-request-id"))
+        base += [(b"x-request-id", identity), (b"traceparent", trace.header)]
+        principal = may_infer(self._who(headers))
+        body = await read_body(
+            receive, headers, self._limits.request_bytes, self._timeouts.request_body_s, self._patience
+        )
+        request = parse_request(body)
+        table = self._table
+        if table is None:
+            raise NotReady("The gateway has not received its routes yet; try again in a moment.")
+        session = session_key(headers.get(b"x-sluice-session"), request.user, principal)
+        target = admit(request.model, session, table, principal)
+        around = self._around or self._settle()
+        exchange = Exchange(self._timeouts, around.loop, streaming=request.stream)
+        call = Call(around, target, request, exchange, trace, identity)
+        try:
+            await call.run(path, receive, send)
+        except BaseException:
+            base[:] = call.headers()  # as late as this: the stable arm may have been asked instead
+            raise
+
+    async def _look_up(
+        self, path: str, method: str, headers: dict[bytes, bytes], base: Headers, send: Send
+    ) -> None:
+        if path == "/healthz":
+            only(method, "GET", "HEAD")
+            if not self.ready:
+                raise NotReady("The gateway has not received its routes and keys yet.")
+            await answer(send, 200, b'{"status":"ready"}', base)
+        elif path == "/metrics":
+            only(method, "GET")
+            principal = self._who(headers)
+            if principal.roles.isdisjoint(METRICS_ROLES):
+                raise Denied(
+                    "This key's roles do not allow reading figures; ask an admin for the role `operations`."
+                )
+            text = self.figures.prometheus(principal.project).encode()
+            await answer(send, 200, text, base, b"text/plain; version=0.0.4; charset=utf-8")
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            only(method, "GET")
+            names = self._models(may_infer(self._who(headers)))
+            if path != "/v1/models":
+                name = path.removeprefix("/v1/models/")
+                if name not in names:
+                    raise ModelNotFound(name)
+                await answer(send, 200, msgspec.json.encode(self._model(name)), base)
+                return
+            models = [self._model(name) for name in names]
+            await answer(send, 200, msgspec.json.encode({"object": "list", "data": models}), base)
+        else:
+            raise UnknownPath(
+                f"{method} {path[:200]} is not served here; see /v1/models, /v1/chat/completions."
+            )
+
+    def _who(self, headers: dict[bytes, bytes]) -> Principal:
+        header = headers.get(b"authorization")
+        if header is None and self._anonymous is not None:
+            return self._anonymous
+        return authenticate(header, self._keys, self._clock(), self._verify_token)
+
+    def _models(self, principal: Principal) -> list[str]:
+        if self._table is None:
+            raise NotReady("The gateway has not received its routes yet; try again in a moment.")
+        return visible(self._table, principal)
+
+    def _model(self, name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": self._table_at, "owned_by": "sluice"}
+
+    def _settle(self) -> Surroundings:
+        self._around = Surroundings(
+            table=lambda: self._table,
+            pool=self._pool,
+            figures=self.figures,
+            record=self._record,
+            now=self._clock,
+            loop=asyncio.get_running_loop(),
+            patience=self._patience,
+            max_answer_bytes=self._limits.answer_bytes,
+        )
+        return self._around
+
+    def _pool(self, upstream: Upstream) -> EnginePool:
+        pool = self._pools.get((upstream.url, upstream.key))
+        if pool is None:
+            pool = EnginePool(upstream, self._timeouts, max_connections=self._limits.connections_per_engine)
+            self._pools[upstream.url, upstream.key] = pool
+        return pool
+
+    def _record(self, served: Served) -> None:
+        self.served.add(served)
+        if self._observe is not None:
+            self._observe(served)

@@ -1,0 +1,160 @@
+"""What a worker is told: routes, candidates and keys as immutable values swapped by reference; knows no
+source of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+from urllib.parse import urlsplit
+
+Label = Literal["stable", "candidate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An OpenAI-compatible engine: base URL without `/v1`, its own key, and the name it knows the version
+    by.
+    """
+
+    url: str
+    key: str = field(repr=False)
+    model: str
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.url)
+        if (
+            url.scheme not in ("http", "https")
+            or not url.hostname
+            or url.port == 0
+            or url.query
+            or url.username
+        ):
+            raise ValueError("an engine's URL is not of the form http://host:port or https://host:port")
+        if not (
+            self.url.isascii() and self.url.isprintable() and self.key.isascii() and self.key.isprintable()
+        ):
+            raise ValueError(
+                "an engine's URL or key has characters a header can't carry; use printable ASCII"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One version in a route. The control process puts only approved versions here; a worker trusts that."""
+
+    version: str
+    label: Label
+    weight_percent: int
+    engine: Upstream
+
+    def __post_init__(self) -> None:
+        if self.label not in ("stable", "candidate"):
+            raise ValueError(f"arm {self.version} has label {self.label!r}; use 'stable' or 'candidate'")
+        if not 0 <= self.weight_percent <= 100:
+            raise ValueError(f"arm {self.version} has weight {self.weight_percent}; use 0 to 100 percent")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint's arms. Weights add up to 100, or are all 0: then only explicit addressing reaches a
+    version.
+
+    Where the control process knows no confirmed weight it says stable = 100: unknown means stable.
+    """
+
+    endpoint: str
+    slug: str
+    project: str
+    task_type: str
+    arms: tuple[Arm, ...]
+    salt: str
+
+    def __post_init__(self) -> None:
+        total = sum(arm.weight_percent for arm in self.arms)
+        if total not in (0, 100):
+            raise ValueError(f"weights of {self.endpoint} add up to {total}; make them 100, or all 0")
+        if len({arm.label for arm in self.arms}) != len(self.arms):
+            raise ValueError(f"{self.endpoint} has two arms of one label; keep one stable and one candidate")
+        if len({arm.version for arm in self.arms}) != len(self.arms):
+            raise ValueError(f"{self.endpoint} has one version in two arms; keep one of them")
+        if self.endpoint != f"{self.project}/endpoints/{self.slug}":
+            raise ValueError(
+                f"{self.endpoint} is not endpoint {self.slug} of {self.project}; correct its name"
+            )
+
+    def arm(self, label: Label) -> Arm | None:
+        """The arm of that label, or None."""
+        for arm in self.arms:
+            if arm.label == label:
+                return arm
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version loaded for judgment, reachable under `slug` by `principal` alone."""
+
+    name: str
+    slug: str
+    version: str
+    engine: Upstream
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Everything that may serve at one revision: routes by endpoint name, candidates by slug."""
+
+    revision: int
+    endpoints: Mapping[str, Route]
+    candidates: Mapping[str, Candidate]
+
+    def __post_init__(self) -> None:
+        for name, route in self.endpoints.items():
+            if name != route.endpoint:
+                raise ValueError(f"route {route.endpoint} is filed under {name}; file it under its name")
+        for slug, candidate in self.candidates.items():
+            if slug != candidate.slug:
+                raise ValueError(f"candidate {candidate.slug} is filed under {slug}; file it under its slug")
+        object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))
+        object.__setattr__(self, "candidates", MappingProxyType(dict(self.candidates)))
+
+    def upstreams(self) -> Iterator[Upstream]:
+        """Every engine the table names; repeats where versions share one."""
+        for route in self.endpoints.values():
+            for arm in route.arms:
+                yield arm.engine
+        for candidate in self.candidates.values():
+            yield candidate.engine
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: resource name, project (`projects/default`, empty for a service), roles, end of validity
+    (epoch s).
+    """
+
+    name: str
+    project: str
+    roles: frozenset[str]
+    expires_at: float | None = None
+
+
+def digest(secret: str | bytes) -> bytes:
+    """SHA-256 of an API key's secret: 32 bytes, the only form in which a worker holds a key."""
+    return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    """Principals by `digest(secret)`. A revoked key is absent."""
+
+    revision: int
+    principals: Mapping[bytes, Principal]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "principals", MappingProxyType(dict(self.principals)))

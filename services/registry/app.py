@@ -1,0 +1,53 @@
+"""The composition root of the registry: builds what it needs and passes it on by value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from kit.auth import AccessSnapshot
+from kit.blobs import FileKek, open_store
+from kit.rpc.server import Server
+from kit.serve import Application, process, serving, storage
+from kit.settings import Settings
+from services.registry import access, commands, events
+from services.registry.catalog import Catalog
+from services.registry.servicer import (
+    ApiKeyServicer,
+    GatePolicyServicer,
+    ModelServicer,
+    ProjectServicer,
+    TaskTypeServicer,
+)
+from services.registry.version_servicer import ModelVersionServicer
+from sluice.registry import v1 as registry
+
+
+@asynccontextmanager
+async def application(settings: Settings) -> AsyncIterator[Server]:
+    """The running service."""
+    keys = AccessSnapshot()
+    async with (
+        process(settings, own_access=keys) as runtime,
+        storage(settings, Path(__file__).parent) as database,
+    ):
+        catalog = Catalog.built_in()
+        blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+        await database.transact(lambda unit: commands.first_start(unit, settings.first_key_sha256))
+        versions = ModelVersionServicer(database, catalog, blobs, settings.home / "run" / "imports")
+        servicers = [
+            (registry.add_ProjectServiceServicer_to_server, ProjectServicer(database)),
+            (registry.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(database)),
+            (registry.add_AccessServiceServicer_to_server, access.AccessServicer(database)),
+            (registry.add_TaskTypeServiceServicer_to_server, TaskTypeServicer(catalog)),
+            (registry.add_GatePolicyServiceServicer_to_server, GatePolicyServicer(database, catalog)),
+            (registry.add_ModelServiceServicer_to_server, ModelServicer(database, catalog)),
+            (registry.add_ModelVersionServiceServicer_to_server, versions),
+        ]
+        application = Application(
+            servicers, handlers=events.handlers(catalog), loops=[partial(access.keep_own, database, keys)]
+        )
+        async with serving(runtime, database, application) as server:
+            yield server

@@ -1,0 +1,180 @@
+"""What projects, keys, models and versions are and may become; pure, time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from kit.auth import Principal
+from kit.rpc.errors import Denied, Invalid, NotFound, StateConflict
+from kit.rpc.names import id_of, parent_of, project_of, slug
+from services.registry.gates import PASS
+from sluice import lifecycle
+from sluice.errors import v1 as errors
+from sluice.registry import v1 as registry
+from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
+
+ALL_PROJECTS = "projects/-"
+STABLE = "stable"
+OPEN_TO_THE_GATE = (registry.MODEL_VERSION_STATE_PENDING, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
+
+
+def new_project(wanted: registry.Project) -> registry.Project:
+    """A project under the slug of its name."""
+    return registry.Project(name=f"projects/{slug(wanted.display_name)}", display_name=wanted.display_name)
+
+
+def new_key(parent: str, wanted: registry.ApiKey, prefix: str, giver: Principal) -> registry.ApiKey:
+    """A key as the caller wants it. Raises Denied when the caller would give what it does not have."""
+    for binding in wanted.role_bindings:
+        if not giver.has_role(binding.project, [types.ROLE_ADMIN]):
+            where = "all projects" if binding.project == ALL_PROJECTS else f"`{binding.project}`"
+            raise Denied(f"only an administrator of {where} can give roles there; ask one")
+    key = registry.ApiKey(
+        name=f"{parent}/apiKeys/{slug(wanted.display_name)}",
+        display_name=wanted.display_name,
+        role_bindings=wanted.role_bindings,
+        prefix=prefix,
+    )
+    if wanted.HasField("expire_time"):
+        key.expire_time.CopyFrom(wanted.expire_time)
+    return key
+
+
+def new_model(parent: str, wanted: registry.Model, task_types: Collection[str]) -> registry.Model:
+    """A model without versions. Raises NotFound for an unknown task type."""
+    if wanted.task_type not in task_types:
+        known = ", ".join(f"`{name}`" for name in sorted(task_types))
+        raise NotFound(
+            f"task type `{wanted.task_type}` does not exist; it is one of {known}",
+            resource=("TaskType", f"taskTypes/{wanted.task_type}"),
+        )
+    model_id = slug(wanted.display_name)
+    return registry.Model(
+        name=f"{parent}/models/{model_id}",
+        display_name=wanted.display_name,
+        task_type=wanted.task_type,
+        endpoint=wanted.endpoint or model_id,
+        gate_policy=wanted.gate_policy,
+    )
+
+
+def model_of_job(event: trainer.TrainingJobSucceeded) -> registry.Model:
+    """The model that a job's result becomes a version of, for when it does not exist yet."""
+    return registry.Model(
+        name=f"{project_of(event.training_job)}/models/{event.spec.model}",
+        display_name=event.spec.model,
+        task_type=event.spec.task_type,
+        endpoint=event.spec.endpoint or event.spec.model,
+        gate_policy=event.spec.gate_policy,
+    )
+
+
+def next_version(model: registry.Model, policy: str) -> registry.ModelVersion:
+    """A pending version, the next of its model; counts it in the model."""
+    model.latest_version += 1
+    return registry.ModelVersion(
+        name=f"{model.name}/versions/{model.latest_version}",
+        version=model.latest_version,
+        state=registry.MODEL_VERSION_STATE_PENDING,
+        task_type=model.task_type,
+        endpoint=model.endpoint or id_of(model.name),
+        gate_policy=policy,
+    )
+
+
+def describe_training(version: registry.ModelVersion, event: trainer.TrainingJobSucceeded) -> None:
+    """Writes into a version where it came from."""
+    version.artifact.CopyFrom(event.result.artifact)
+    if event.spec.base_model_version and event.result.artifact.kind == types.ARTIFACT_KIND_ADAPTER:
+        version.base_model_version = event.spec.base_model_version
+    if event.result.HasField("parity"):
+        version.parity.CopyFrom(event.result.parity)
+    version.endpoint = event.spec.endpoint or version.endpoint
+    version.lineage.CopyFrom(
+        registry.Lineage(
+            training_job=event.training_job,
+            dataset_version=event.spec.dataset_version,
+            dataset_digest=event.result.dataset_digest,
+            recipe=event.spec.WhichOneof("recipe") or "",
+            training_metrics=event.result.metrics,
+            environment=event.result.environment,
+            creator=event.creator,
+        )
+    )
+
+
+def enter(version: registry.ModelVersion, state: registry.ModelVersionState) -> None:
+    """Moves a version on. Raises StateConflict when its life cycle does not allow it."""
+    if not lifecycle.can(lifecycle.MODEL_VERSION, version.state, state):
+        raise StateConflict(f"`{version.name}` is {word(version.state)} and cannot become {word(state)}")
+    version.state = state
+
+
+def apply_decision(version: registry.ModelVersion, decision: registry.GateDecision, now: datetime) -> None:
+    """Lets the gate's word take effect."""
+    decision.time.FromDatetime(now)
+    version.gate_decision.CopyFrom(decision)
+    version.lineage.evaluation = decision.evaluation
+    state = {
+        registry.VERDICT_PASS: registry.MODEL_VERSION_STATE_APPROVED,
+        registry.VERDICT_FAIL: registry.MODEL_VERSION_STATE_REJECTED,
+        registry.VERDICT_INCONCLUSIVE: registry.MODEL_VERSION_STATE_INCONCLUSIVE,
+    }[decision.verdict]
+    if state == registry.MODEL_VERSION_STATE_APPROVED and not enough_approvals(version):
+        state = registry.MODEL_VERSION_STATE_AWAITING_APPROVAL
+    if state != version.state:
+        enter(version, state)
+
+
+def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, now: datetime) -> None:
+    """One person's yes. Raises Denied for the author, Invalid for a waiver without reason, StateConflict."""
+    if by == version.lineage.creator:
+        raise Denied(f"`{by}` made `{version.name}` and cannot approve it; another approver can")
+    if waiver and not reason.strip():
+        raise Invalid(
+            "a waiver needs a reason; it stays visible for ever", violations=[("reason", "is empty")]
+        )
+    passed = version.gate_decision.verdict == PASS
+    if not waiver and not (passed and version.state == registry.MODEL_VERSION_STATE_AWAITING_APPROVAL):
+        raise StateConflict(
+            f"`{version.name}` is {word(version.state)} and awaits no approval; a waiver lets it through"
+        )
+    if all(approval.principal != by for approval in version.approvals):
+        version.approvals.append(registry.Approval(principal=by, reason=reason, waiver=waiver))
+        version.approvals[-1].time.FromDatetime(now)
+    if waiver or enough_approvals(version):
+        enter(version, registry.MODEL_VERSION_STATE_APPROVED)
+
+
+def enough_approvals(version: registry.ModelVersion) -> bool:
+    """Whether as many people said yes as the policy wants."""
+    return len(version.approvals) >= version.gate_decision.policy.approvals_required
+
+
+def realias(model: registry.Model, serving: str) -> bool:
+    """Moves ``stable`` to the version that has all the traffic, or away; returns whether anything changed."""
+    before = model.aliases.get(STABLE, 0)
+    after = int(id_of(serving)) if serving and parent_of(serving) == model.name else 0
+    if before == after:
+        return False
+    if after:
+        model.aliases[STABLE] = after
+    else:
+        del model.aliases[STABLE]
+    return True
+
+
+def word(state: int) -> str:
+    """``APPROVED`` for its number."""
+    return registry.ModelVersionState.Name(state).removeprefix("MODEL_VERSION_STATE_")  # type: ignore[arg-type]
+
+
+def unknown_policy(name: str) -> NotFound:
+    """For a gate policy that is neither built in nor the project's own."""
+    return NotFound(
+        f"gate policy `{name}` does not exist; create it, or leave it out for the one of the task type",
+        reason=errors.ERROR_REASON_NOT_FOUND,
+        resource=("GatePolicy", name),
+    )

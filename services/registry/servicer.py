@@ -1,0 +1,196 @@
+"""The rpcs of the registry but those on model versions: each calls one command and wraps the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlmodel import col
+
+from kit.rpc import paging
+from kit.rpc.call import current_call
+from kit.rpc.names import id_of, parent_of
+from kit.store import Database, Unit
+from services.registry import commands, domain, store
+from services.registry.catalog import Catalog
+from sluice.registry import v1 as registry
+
+Context = Any
+
+
+class ProjectServicer(registry.ProjectServiceServicer):
+    """Projects by name."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def CreateProject(
+        self, request: registry.CreateProjectRequest, context: Context
+    ) -> registry.CreateProjectResponse:
+        async def work(unit: Unit) -> registry.CreateProjectResponse:
+            return registry.CreateProjectResponse(
+                project=await commands.create_project(unit, request.project)
+            )
+
+        return await self.database.answer(request, work)
+
+    async def GetProject(
+        self, request: registry.GetProjectRequest, context: Context
+    ) -> registry.GetProjectResponse:
+        async with self.database.read() as session:
+            return registry.GetProjectResponse(project=await store.PROJECTS.get(session, request.name))
+
+    async def ListProjects(
+        self, request: registry.ListProjectsRequest, context: Context
+    ) -> registry.ListProjectsResponse:
+        mine = {project for project, _ in current_call().principal.bindings}
+        where = [] if domain.ALL_PROJECTS in mine else [col(store.ProjectRow.name).in_(mine)]
+        async with self.database.read() as session:
+            found, token = await store.PROJECTS.page(
+                session, page_size=request.page_size, page_token=request.page_token, where=where
+            )
+        return registry.ListProjectsResponse(projects=found, next_page_token=token)
+
+
+class ApiKeyServicer(registry.ApiKeyServiceServicer):
+    """Keys by name."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def CreateApiKey(
+        self, request: registry.CreateApiKeyRequest, context: Context
+    ) -> registry.CreateApiKeyResponse:
+        giver = current_call().principal
+        key, secret = await self.database.transact(
+            lambda unit: commands.create_key(unit, request.parent, request.api_key, giver)
+        )
+        return registry.CreateApiKeyResponse(api_key=key, secret=secret)
+
+    async def ListApiKeys(
+        self, request: registry.ListApiKeysRequest, context: Context
+    ) -> registry.ListApiKeysResponse:
+        async with self.database.read() as session:
+            found, token = await store.keys().page(
+                session, parent=request.parent, page_size=request.page_size, page_token=request.page_token
+            )
+        return registry.ListApiKeysResponse(api_keys=found, next_page_token=token)
+
+    async def RevokeApiKey(
+        self, request: registry.RevokeApiKeyRequest, context: Context
+    ) -> registry.RevokeApiKeyResponse:
+        key = await self.database.transact(lambda unit: commands.revoke_key(unit, request.name, request.etag))
+        return registry.RevokeApiKeyResponse(api_key=key)
+
+    async def WhoAmI(self, request: registry.WhoAmIRequest, context: Context) -> registry.WhoAmIResponse:
+        principal = current_call().principal
+        bindings = [
+            registry.RoleBinding(project=project, role=role) for project, role in sorted(principal.bindings)
+        ]  # type: ignore[arg-type]
+        return registry.WhoAmIResponse(principal=principal.name, role_bindings=bindings)
+
+
+class TaskTypeServicer(registry.TaskTypeServiceServicer):
+    """The built-in task types."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    async def GetTaskType(
+        self, request: registry.GetTaskTypeRequest, context: Context
+    ) -> registry.GetTaskTypeResponse:
+        return registry.GetTaskTypeResponse(task_type=self.catalog.task_type(request.name))
+
+    async def ListTaskTypes(
+        self, request: registry.ListTaskTypesRequest, context: Context
+    ) -> registry.ListTaskTypesResponse:
+        after = paging.decode(request.page_token, "task_types")
+        names = [name for name in sorted(self.catalog.task_types) if not after or name > str(after[0])]
+        size = paging.page_size(request.page_size)
+        token = paging.encode([names[size - 1]], "task_types") if len(names) > size else ""
+        found = [self.catalog.task_types[name] for name in names[:size]]
+        return registry.ListTaskTypesResponse(task_types=found, next_page_token=token)
+
+
+class GatePolicyServicer(registry.GatePolicyServiceServicer):
+    """Gate policies by name; built-in ones exist in every project."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self.database = database
+        self.catalog = catalog
+
+    async def CreateGatePolicy(
+        self, request: registry.CreateGatePolicyRequest, context: Context
+    ) -> registry.CreateGatePolicyResponse:
+        async def work(unit: Unit) -> registry.CreateGatePolicyResponse:
+            created = await commands.create_policy(
+                unit, self.catalog, request.parent, request.gate_policy_id, request.gate_policy
+            )
+            return registry.CreateGatePolicyResponse(gate_policy=created)
+
+        return await self.database.answer(request, work)
+
+    async def GetGatePolicy(
+        self, request: registry.GetGatePolicyRequest, context: Context
+    ) -> registry.GetGatePolicyResponse:
+        found = self.catalog.policy(parent_of(request.name), id_of(request.name))
+        if not found:
+            async with self.database.read() as session:
+                found = await store.POLICIES.get(session, request.name)
+        return registry.GetGatePolicyResponse(gate_policy=found)
+
+    async def ListGatePolicies(
+        self, request: registry.ListGatePoliciesRequest, context: Context
+    ) -> registry.ListGatePoliciesResponse:
+        async with self.database.read() as session:
+            found, token = await store.POLICIES.page(
+                session, parent=request.parent, page_size=request.page_size, page_token=request.page_token
+            )
+        if not request.page_token:
+            built_in = [self.catalog.policy(request.parent, name) for name in sorted(self.catalog.policies)]
+            found = [policy for policy in built_in if policy] + found
+        return registry.ListGatePoliciesResponse(gate_policies=found, next_page_token=token)
+
+
+class ModelServicer(registry.ModelServiceServicer):
+    """Models by name."""
+
+    def __init__(self, database: Database, catalog: Catalog) -> None:
+        self.database = database
+        self.catalog = catalog
+
+    async def CreateModel(
+        self, request: registry.CreateModelRequest, context: Context
+    ) -> registry.CreateModelResponse:
+        async def work(unit: Unit) -> registry.CreateModelResponse:
+            created = await commands.create_model(unit, self.catalog, request.parent, request.model)
+            return registry.CreateModelResponse(model=created)
+
+        return await self.database.answer(request, work)
+
+    async def GetModel(
+        self, request: registry.GetModelRequest, context: Context
+    ) -> registry.GetModelResponse:
+        async with self.database.read() as session:
+            return registry.GetModelResponse(model=await store.MODELS.get(session, request.name))
+
+    async def ListModels(
+        self, request: registry.ListModelsRequest, context: Context
+    ) -> registry.ListModelsResponse:
+        async with self.database.read() as session:
+            found, token = await store.MODELS.page(
+                session,
+                parent=request.parent,
+                page_size=request.page_size,
+                page_token=request.page_token,
+                filter=request.filter,
+            )
+        return registry.ListModelsResponse(models=found, next_page_token=token)
+
+    async def UpdateModel(
+        self, request: registry.UpdateModelRequest, context: Context
+    ) -> registry.UpdateModelResponse:
+        async def work(unit: Unit) -> registry.UpdateModelResponse:
+            changed = await commands.update_model(unit, self.catalog, request.model, request.update_mask)
+            return registry.UpdateModelResponse(model=changed)
+
+        return await self.database.answer(request, work)

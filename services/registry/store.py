@@ -1,0 +1,105 @@
+"""The tables of the registry and the resources in them; what may happen to them is the domain's matter."""
+
+from __future__ import annotations
+
+from sqlalchemy import LargeBinary, UniqueConstraint, func, select
+from sqlmodel import Field, col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from kit.rpc.names import id_of, parent_of
+from kit.store import ResourceRow, Resources
+from sluice.registry import v1 as registry
+
+
+class ProjectRow(ResourceRow, table=True):
+    """A project."""
+
+    __tablename__ = "registry_project"
+
+
+class KeyRow(ResourceRow, table=True):
+    """A key. The secret is nowhere; its hash is."""
+
+    __tablename__ = "registry_api_key"
+    secret_sha256: bytes = Field(sa_type=LargeBinary, unique=True)  # type: ignore[call-overload]
+
+
+class ModelRow(ResourceRow, table=True):
+    """A model."""
+
+    __tablename__ = "registry_model"
+    task_type: str = Field(index=True)
+    endpoint: str = Field(index=True)
+
+
+class VersionRow(ResourceRow, table=True):
+    """A model version: at most one for each training job, and one for the same weights of a model."""
+
+    __tablename__ = "registry_model_version"
+    __table_args__ = (UniqueConstraint("parent", "source"),)
+    training_job: str = Field(index=True)
+    digest: str = Field(index=True)
+    endpoint: str = Field(index=True)
+    #: The training job, or the digest of imported weights.
+    source: str
+
+
+class PolicyRow(ResourceRow, table=True):
+    """A gate policy of a project."""
+
+    __tablename__ = "registry_gate_policy"
+
+
+PROJECTS = Resources(ProjectRow, registry.Project)
+MODELS = Resources(
+    ModelRow,
+    registry.Model,
+    lambda each: {"task_type": each.task_type, "endpoint": each.endpoint or id_of(each.name)},
+)
+POLICIES = Resources(PolicyRow, registry.GatePolicy)
+VERSIONS = Resources(
+    VersionRow,
+    registry.ModelVersion,
+    lambda each: {
+        "training_job": each.lineage.training_job,
+        "digest": each.artifact.digest,
+        "endpoint": each.endpoint,
+        "source": each.lineage.training_job or each.artifact.digest,
+    },
+    enums={"state": registry.ModelVersionState},
+)
+
+
+def keys(secret_sha256: bytes = b"") -> Resources[registry.ApiKey]:
+    """The keys; the hash is given when one is inserted or updated."""
+    return Resources(KeyRow, registry.ApiKey, lambda each: {"secret_sha256": secret_sha256})
+
+
+async def key_hash(session: AsyncSession, name: str) -> bytes:
+    """The hash of the secret of a key."""
+    query = select(col(KeyRow.secret_sha256)).where(col(KeyRow.name) == name)
+    return bytes((await session.execute(query)).scalar_one())
+
+
+async def working_keys(session: AsyncSession) -> list[tuple[registry.ApiKey, bytes]]:
+    """Every key that was not revoked, with the hash of its secret."""
+    rows = (await session.execute(select(col(KeyRow.name), col(KeyRow.secret_sha256)))).all()
+    hashes = {name: bytes(secret) for name, secret in rows}
+    found = await keys().find(session)
+    return [(key, hashes[key.name]) for key in found if not key.HasField("revoke_time")]
+
+
+async def keys_revision(session: AsyncSession) -> int:
+    """A number that grows with every change of a key."""
+    return int((await session.execute(select(func.coalesce(func.sum(KeyRow.revision), 0)))).scalar_one())
+
+
+async def get_version(session: AsyncSession, name: str) -> registry.ModelVersion:
+    """The version of that name, by number, ``latest`` or an alias. Raises NotFound."""
+    wanted = id_of(name)
+    if not wanted.isdecimal():
+        model = await MODELS.get(session, parent_of(name))
+        number = model.latest_version if wanted == "latest" else model.aliases.get(wanted, 0)
+        if number:
+            name = f"{model.name}/versions/{number}"
+    return await VERSIONS.get(session, name)

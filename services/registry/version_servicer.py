@@ -1,0 +1,109 @@
+"""The rpcs on model versions: each opens a unit or a session, calls one command, and wraps the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from kit.blobs import BlobStore
+from kit.rpc.call import current_call
+from kit.rpc.errors import Invalid
+from kit.store import Database, Unit, watch
+from services.registry import commands, store
+from services.registry.catalog import Catalog
+from services.registry.imports import receive
+from sluice.registry import v1 as registry
+
+Context = Any
+
+
+class ModelVersionServicer(registry.ModelVersionServiceServicer):
+    """Model versions by name."""
+
+    def __init__(self, database: Database, catalog: Catalog, blobs: BlobStore, folder: Path) -> None:
+        """``folder`` holds imported files while they are checked, and nothing else."""
+        self.database = database
+        self.catalog = catalog
+        self.blobs = blobs
+        self.folder = folder
+
+    async def ImportModelVersion(
+        self, request_iterator: AsyncIterator[registry.ImportModelVersionRequest], context: Context
+    ) -> registry.ImportModelVersionResponse:
+        header = await self._header(request_iterator)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder) as scratch:
+            artifact = await receive(header, request_iterator, Path(scratch), self.blobs)
+        header.artifact.CopyFrom(artifact)
+        by = current_call().principal.name
+        version = await self.database.transact(
+            lambda unit: commands.register_import(unit, self.catalog, header, by)
+        )
+        return registry.ImportModelVersionResponse(model_version=version)
+
+    async def GetModelVersion(
+        self, request: registry.GetModelVersionRequest, context: Context
+    ) -> registry.GetModelVersionResponse:
+        return registry.GetModelVersionResponse(model_version=await self._get(request.name))
+
+    async def ListModelVersions(
+        self, request: registry.ListModelVersionsRequest, context: Context
+    ) -> registry.ListModelVersionsResponse:
+        async with self.database.read() as session:
+            found, token = await store.VERSIONS.page(
+                session,
+                parent=request.parent,
+                page_size=request.page_size,
+                page_token=request.page_token,
+                filter=request.filter,
+                newest_first=True,
+            )
+        return registry.ListModelVersionsResponse(model_versions=found, next_page_token=token)
+
+    async def WatchModelVersion(
+        self, request: registry.WatchModelVersionRequest, context: Context
+    ) -> AsyncIterator[registry.WatchModelVersionResponse]:
+        async for version in watch(lambda: self._get(request.name), self.database.changed):
+            yield registry.WatchModelVersionResponse(model_version=version)
+
+    async def ApproveModelVersion(
+        self, request: registry.ApproveModelVersionRequest, context: Context
+    ) -> registry.ApproveModelVersionResponse:
+        by = current_call().principal.name
+
+        async def work(unit: Unit) -> registry.ApproveModelVersionResponse:
+            return registry.ApproveModelVersionResponse(
+                model_version=await commands.approve(unit, request, by)
+            )
+
+        return await self.database.answer(request, work)
+
+    async def RevokeModelVersion(
+        self, request: registry.RevokeModelVersionRequest, context: Context
+    ) -> registry.RevokeModelVersionResponse:
+        async def work(unit: Unit) -> registry.RevokeModelVersionResponse:
+            return registry.RevokeModelVersionResponse(model_version=await commands.revoke(unit, request))
+
+        return await self.database.answer(request, work)
+
+    async def _header(
+        self, requests: AsyncIterator[registry.ImportModelVersionRequest]
+    ) -> registry.ImportHeader:
+        async for request in requests:
+            if request.WhichOneof("part") != "header":
+                break
+            async with self.database.read() as session:
+                await store.MODELS.get(session, request.header.parent)
+                if base := request.header.base_model_version:
+                    found = await store.get_version(session, base)
+                    request.header.base_model_version = found.name
+            return request.header
+        raise Invalid(
+            "an import begins with its header; send that first", violations=[("header", "is missing")]
+        )
+
+    async def _get(self, name: str) -> registry.ModelVersion:
+        async with self.database.read() as session:
+            return await store.get_version(session, name)

@@ -1,0 +1,172 @@
+"""The folder of a suite: its layout, the identities and secrets made at the first start, and who holds it now."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.auth.keys import new_key
+from kit.auth.tokens import Identity
+from kit.blobs import FileKek
+from kit.bus import write_config
+from kit.settings import SERVICES, config_folder
+from sluice.credentials import Credentials, forget, remember
+
+FOLDERS = ("run", "run/identity", "db", "nats", "blobs", "jobs", "cache/engine", "logs/traces")
+#: Whose events each service consumes; it may read no others.
+CONSUMES = {
+    "dataset": (),
+    "trainer": (),
+    "evaluator": ("registry",),
+    "registry": ("trainer", "evaluator", "gateway"),
+    "gateway": ("registry",),
+}
+INTERNAL = ("dataset", "trainer", "evaluator", "registry", "engine-host", "nats")
+
+
+class SuiteError(Exception):
+    """The suite cannot start or stop; the message is one sentence that names the thing and the fix."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder ``path`` of one suite; ``environ`` is what its processes inherit."""
+
+    path: Path
+    environ: Mapping[str, str]
+
+    @property
+    def state_file(self) -> Path:
+        """Where ports and process ids of the running suite stand."""
+        return self.path / "run" / "suite.json"
+
+    def state(self) -> dict[str, Any]:
+        """What the state file says; empty when there is none."""
+        try:
+            return dict(json.loads(self.state_file.read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replaces the state file in one move."""
+        draft = self.state_file.with_suffix(".new")
+        draft.write_text(json.dumps(state, indent=1))
+        draft.replace(self.state_file)
+
+    def prepare(self) -> None:
+        """Makes folders, identities and the key-encryption key where they are missing."""
+        try:
+            for name in ("", *FOLDERS):
+                (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise SuiteError(
+                f"`{self.path}` cannot be used as home ({error.strerror}); choose another with --home"
+            ) from None
+        for service in SERVICES:
+            if not (self.path / "run" / "identity" / f"{service}.key").exists():
+                Identity.create(self.path / "run" / "identity", service)
+        if not self.kek.exists():
+            self.kek.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            FileKek.create(self.kek, home=self.path)
+
+    @property
+    def kek(self) -> Path:
+        """The key-encryption key, outside the home so that a copy of the home alone can be read by nobody."""
+        return Path(self.environ.get("SLUICE_KEK") or config_folder(self.environ) / "kek")
+
+    def ports(self, grpc_port: int, http_port: int) -> dict[str, int]:
+        """A port for everything: the two public ones as asked, the others as last time where they are still free."""
+        before = self.state().get("ports", {})
+        public = {"gateway": grpc_port, "http": http_port}
+        for name, port in public.items():
+            if port and not _is_free(port):
+                flag = "--grpc-port" if name == "gateway" else "--http-port"
+                raise SuiteError(
+                    f"port {port} is in use; stop what listens there or choose another with {flag}"
+                )
+        wanted = {**{name: before.get(name, 0) for name in INTERNAL}, **public}
+        return _choose(wanted)
+
+    def first_key(self, address: str, http: str) -> tuple[str, str]:
+        """The administrator's key of a suite whose registry is empty, and its SHA-256; ("", "") when there is one.
+
+        The secret goes to the user's credentials file and nowhere else; the registry is told the hash.
+        """
+        marker = self.path / "run" / "first-key"
+        if marker.exists():
+            return "", marker.read_text()
+        secret, sha256, _ = new_key()
+        remember(address, Credentials(api_key=secret, project="default", http=http), self.environ)
+        marker.write_text(sha256.hex())
+        return secret, sha256.hex()
+
+    def keep_credentials(self, address: str, http: str) -> None:
+        """Moves the credentials along when the suite was started on other ports than last time."""
+        before = self.state().get("address")
+        if before and before != address:
+            known = forget(before, self.environ)
+            if known:
+                remember(address, Credentials(known.api_key, known.project, http), self.environ)
+
+    def variables(self, ports: Mapping[str, int]) -> dict[str, str]:
+        """The environment of every process of this suite."""
+        addresses = {
+            f"SLUICE_{name.upper().replace('-', '_')}_ADDRESS": f"127.0.0.1:{port}"
+            for name, port in ports.items()
+            if name != "nats"
+        }
+        return {
+            "SLUICE_HOME": str(self.path),
+            "SLUICE_KEK": str(self.kek),
+            "SLUICE_NATS_URL": f"nats://127.0.0.1:{ports['nats']}",
+            **addresses,
+        }
+
+    def nats(self, port: int) -> tuple[Path, dict[str, str]]:
+        """Writes the configuration of the embedded NATS server; returns it and the password of each service."""
+        credentials = write_config(self.path / "nats", port, CONSUMES)
+        return self.path / "nats" / "nats.conf", {name: each.password for name, each in credentials.items()}
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _choose(wanted: Mapping[str, int]) -> dict[str, int]:
+    held: list[socket.socket] = []
+    chosen: dict[str, int] = {}
+    for name, port in wanted.items():
+        probe = socket.socket()
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        held.append(probe)
+        chosen[name] = probe.getsockname()[1]
+    for probe in held:
+        probe.close()
+    return chosen
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that id runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""The trainer service: jobs and the processes that run them."""

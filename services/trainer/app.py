@@ -1,0 +1,47 @@
+"""The composition root of the trainer: builds what it needs and passes it on by value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kit.rpc.server import Server
+from kit.serve import Application, process, serving, storage
+from services.trainer.backends import open_backend
+from services.trainer.events import HANDLERS
+from services.trainer.inputs import Inputs
+from services.trainer.servicer import AttemptServicer, TrainingJobServicer
+from services.trainer.settings import TrainerSettings
+from services.trainer.supervisor import Supervisor
+from sluice.dataset import v1 as dataset
+from sluice.registry import v1 as registry
+from sluice.trainer import v1 as trainer
+
+
+@asynccontextmanager
+async def application(settings: TrainerSettings) -> AsyncIterator[Server]:
+    """The running service. Raises ValueError or Fault when it cannot start."""
+    jobs = settings.process.home / "jobs"
+    backend = open_backend(settings, jobs)
+    async with process(settings.process) as runtime, storage(settings.process, Path(__file__).parent) as database:
+        inputs = Inputs(
+            runtime.stub("dataset", dataset.DatasetVersionServiceStub),
+            runtime.stub("registry", registry.ModelVersionServiceStub),
+            runtime.stub("registry", registry.TaskTypeServiceStub),
+        )
+        supervisor = Supervisor(
+            database,
+            backend,
+            inputs.resolve,
+            max_jobs=settings.max_jobs,
+            heartbeat_s=settings.heartbeat_s,
+            waiting_limit_s=settings.waiting_limit_s,
+        )
+        servicers = [
+            (trainer.add_TrainingJobServiceServicer_to_server, TrainingJobServicer(database, inputs.resolve, jobs)),
+            (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
+        ]
+        parts = Application(servicers, handlers=HANDLERS, loops=[supervisor.run])
+        async with serving(runtime, database, parts) as server:
+            yield server

@@ -1,0 +1,26 @@
+"""Where attempts run: the one map of backends. A backend starts and stops agents and knows no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from services.trainer.backends.contract import Backend
+from services.trainer.settings import TrainerSettings
+
+
+def _local(settings: TrainerSettings, jobs: Path) -> Backend:
+    from services.trainer.backends.local import LocalBackend
+
+    return LocalBackend(jobs, {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)})
+
+
+BACKENDS: dict[str, Callable[[TrainerSettings, Path], Backend]] = {"local": _local}
+
+
+def open_backend(settings: TrainerSettings, jobs: Path) -> Backend:
+    """The backend that the settings name. Raises ValueError for one that does not exist."""
+    if settings.backend not in BACKENDS:
+        known = ", ".join(sorted(BACKENDS))
+        raise ValueError(f"SLUICE_TRAINER_BACKEND is `{settings.backend}`; it takes one of {known}")
+    return BACKENDS[settings.backend](settings, jobs)

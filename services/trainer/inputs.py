@@ -1,0 +1,103 @@
+"""Checks what a job wants to read against the services that own it, and finds the numbers behind `latest` and aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+
+from kit.rpc.errors import Invalid, StateConflict, from_rpc_error
+from services.trainer.spec import with_defaults
+from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
+from sluice.registry import v1 as registry
+from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
+
+PEER_TIMEOUT_S = 5.0
+T = TypeVar("T")
+#: Gives the spec as it will be run, or raises the fault that stands in its way.
+Resolve = Callable[[trainer.TrainingJobSpec], Awaitable[trainer.TrainingJobSpec]]
+
+
+class Inputs:
+    """What the dataset service and the registry say of a spec."""
+
+    def __init__(
+        self,
+        datasets: dataset.DatasetVersionServiceStub,
+        models: registry.ModelVersionServiceStub,
+        task_types: registry.TaskTypeServiceStub,
+    ) -> None:
+        self._datasets = datasets
+        self._models = models
+        self._task_types = task_types
+
+    async def resolve(self, spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+        """The spec with numbers for `latest` and aliases and with defaults filled in; again gives the same.
+
+        Raises NotFound, Invalid (also TASK_TYPE_MISMATCH), StateConflict (INVALID_ROWS), and Unavailable while a
+        peer is away.
+        """
+        found = trainer.TrainingJobSpec()
+        found.CopyFrom(spec)
+        task_type = await self._task_type(spec)
+        found.dataset_version = await self._dataset_version(spec)
+        if spec.base_model_version:
+            found.base_model_version = await self._base(spec.base_model_version)
+        elif spec.WhichOneof("recipe") != "pretrain":
+            raise _invalid("base_model_version", "is empty; name the model version to start from")
+        return with_defaults(found, task_type.gate_policy)
+
+    async def _task_type(self, spec: trainer.TrainingJobSpec) -> registry.TaskType:
+        request = registry.GetTaskTypeRequest(name=f"taskTypes/{spec.task_type}")
+        answer = await _asked("the registry", self._task_types.GetTaskType(request, timeout=PEER_TIMEOUT_S))
+        if answer.task_type.recipe != spec.WhichOneof("recipe"):
+            raise _invalid(
+                "recipe",
+                f"is `{spec.WhichOneof('recipe')}`, but task_type `{spec.task_type}` takes `{answer.task_type.recipe}`",
+                reason=errors.ERROR_REASON_TASK_TYPE_MISMATCH,
+            )
+        return answer.task_type
+
+    async def _dataset_version(self, spec: trainer.TrainingJobSpec) -> str:
+        request = dataset.GetDatasetVersionRequest(name=spec.dataset_version)
+        answer = await _asked("the dataset service", self._datasets.GetDatasetVersion(request, timeout=PEER_TIMEOUT_S))
+        version = answer.dataset_version
+        if version.task_type != spec.task_type:
+            raise _invalid(
+                "task_type",
+                f"is `{spec.task_type}`, but `{version.name}` has rows for `{version.task_type}`",
+                reason=errors.ERROR_REASON_TASK_TYPE_MISMATCH,
+            )
+        if not version.split_rows["train"]:
+            raise StateConflict(
+                f"dataset version `{version.name}` has no rows in its split `train`; upload more rows",
+                reason=errors.ERROR_REASON_INVALID_ROWS,
+                resource=("DatasetVersion", version.name),
+            )
+        return version.name
+
+    async def _base(self, name: str) -> str:
+        request = registry.GetModelVersionRequest(name=name)
+        answer = await _asked("the registry", self._models.GetModelVersion(request, timeout=PEER_TIMEOUT_S))
+        version = answer.model_version
+        if version.artifact.kind != types.ARTIFACT_KIND_FULL:
+            raise _invalid(
+                "base_model_version",
+                f"`{version.name}` is an adapter, which must be merged into its base first; "
+                f"start from its base `{version.base_model_version}`",
+            )
+        return version.name
+
+
+async def _asked(peer: str, call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, peer) from error
+
+
+def _invalid(field: str, what: str, reason: int = errors.ERROR_REASON_UNSPECIFIED) -> Invalid:
+    return Invalid(f"spec.{field} {what}", reason=reason, violations=[(f"training_job.spec.{field}", what)])

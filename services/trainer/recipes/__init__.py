@@ -1,0 +1,1 @@
+"""Training recipes: processes that see a job directory and nothing else; none knows a service."""

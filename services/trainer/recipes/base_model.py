@@ -1,0 +1,19 @@
+"""Loads `in/base/`, the model a recipe starts from; knows no task."""
+
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from services.trainer.recipes.failures import BadInput
+
+
+def load_base(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and float32 weights of a Hugging Face causal model. Raises BadInput otherwise."""
+    if not (folder / "config.json").is_file():
+        raise BadInput("in/base is not a Hugging Face model folder: it has no config.json.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput("in/base cannot be loaded as a causal language model with its tokenizer.") from error
+    return tokenizer, model

@@ -1,0 +1,159 @@
+"""The job directory: the files through which a recipe and its agent talk; knows no task and no torch.
+
+Given: `spec.json`, `in/train.jsonl`, perhaps `in/validation.jsonl`, `in/base/`; `control.json` at any time.
+Written: `progress.jsonl`, `checkpoints/`, `out/model/`, `parity.jsonl` and, last, `result.json`.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.trainer.recipes.environment import describe_environment, peak_rss_mb, process_age_s
+from services.trainer.recipes.failures import BadInput, explain
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`spec.json`; `parameters` are the recipe message's fields, absent or 0 for the recipe's default."""
+
+    job: str
+    attempt: int
+    task_type: str
+    recipe: str
+    seed: int
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: succeeded, paused, cancelled or failed; `artifact` only where it succeeded."""
+
+    outcome: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    artifact: dict[str, str] | None = None
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class JobDir:
+    """The paths of one job, and the few ways to read and write them."""
+
+    path: Path
+
+    @property
+    def base(self) -> Path:
+        return self.path / "in" / "base"
+
+    @property
+    def train_rows(self) -> Path:
+        return self.path / "in" / "train.jsonl"
+
+    @property
+    def validation_rows(self) -> Path:
+        return self.path / "in" / "validation.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def out_model(self) -> Path:
+        return self.path / "out" / "model"
+
+    @property
+    def parity(self) -> Path:
+        return self.path / "parity.jsonl"
+
+    def spec(self) -> Spec:
+        """`spec.json`. Raises BadInput where it is missing or lacks a field."""
+        file = self.path / "spec.json"
+        if not file.is_file():
+            raise BadInput("The job directory has no spec.json.")
+        try:
+            given = json.loads(file.read_text("utf-8"))
+            return Spec(**{name: given[name] for name in Spec.__dataclass_fields__})
+        except (ValueError, TypeError) as error:
+            raise BadInput("spec.json is not a JSON object.") from error
+        except KeyError as error:
+            raise BadInput(f"spec.json lacks the field {error.args[0]!r}.") from error
+
+    def command(self) -> str | None:
+        """What the agent wants: `pause`, `cancel` or nothing; a half-written file is read a step later."""
+        try:
+            command = json.loads((self.path / "control.json").read_text("utf-8")).get("command")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return command if command in ("pause", "cancel") else None
+
+    def report(self, kind: str, **figures: Any) -> None:
+        """Append a line to `progress.jsonl`, visible to a reader when this returns."""
+        line = {"time": time.time(), "kind": kind, **{k: v for k, v in figures.items() if v is not None}}
+        with (self.path / "progress.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def fresh_out(self) -> Path:
+        """An empty `out/model/`; what an earlier attempt left half-written is gone."""
+        shutil.rmtree(self.out_model, ignore_errors=True)
+        self.out_model.mkdir(parents=True)
+        return self.out_model
+
+
+def run_recorded(folder: Path, train: Callable[[JobDir], Outcome]) -> int:
+    """Call `train` and leave its end in `result.json`, the last file written; returns the exit status.
+
+    The traceback of a failure goes to stderr, which is the job's log.
+    """
+    job = JobDir(folder)
+    if not folder.is_dir():
+        sys.stderr.write(f"The job directory {folder} does not exist.\n")
+        return 2
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "result.json").unlink()  # of the attempt before this one
+    try:
+        outcome = train(job)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome("failed", error=asdict(explain(error)))
+    write_atomically(folder / "result.json", json.dumps(_result(job, outcome), indent=1))
+    return 1 if outcome.outcome == "failed" else 0
+
+
+def _result(job: JobDir, outcome: Outcome) -> dict[str, Any]:
+    try:
+        seed = job.spec().seed
+    except BadInput:
+        seed = None
+    metrics = {**outcome.metrics, "wall_s": process_age_s(), "peak_rss_mb": peak_rss_mb()}
+    return {
+        **asdict(outcome),
+        "metrics": {k: round(v, 6) for k, v in metrics.items()},
+        "environment": describe_environment(seed),
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never a part, also after a power cut."""
+    draft = path.with_name(path.name + ".part")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

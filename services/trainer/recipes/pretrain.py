@@ -1,0 +1,117 @@
+"""Next-token training on plain text: `python -m services.trainer.recipes.pretrain JOBDIR`.
+
+With `in/base/` it continues from that model; without, it makes tokenizer and weights. Knows no service.
+"""
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+from services.trainer.recipes.failures import BadInput
+from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.offline import prepare_process
+
+prepare_process()  # before torch and its kin, which the imports below bring
+# ruff: noqa: E402
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from trl import SFTTrainer
+
+from services.trainer.recipes.base_model import load_base
+from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
+from services.trainer.recipes.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.parity import Prompt, write_parity
+from services.trainer.recipes.progress import ProgressCallback
+from services.trainer.recipes.rows import read_texts
+from services.trainer.recipes.training import train_or_resume
+
+DEFAULTS = Optimization(learning_rate=3e-3, batch_size=16, epochs=5, weight_decay=0.01)
+MAX_LENGTH = 64
+MAX_EVAL_BLOCKS = 256
+PROMPT_TOKENS = 8
+
+
+def train(job: JobDir) -> Outcome:
+    job.report("phase", message="reading")
+    spec = job.spec()
+    if spec.recipe != "pretrain":
+        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is pretrain.")
+    parameters = spec.parameters
+    optimization = DEFAULTS.given(parameters.get("optimization") or {})
+    max_length = parameters.get("max_length") or MAX_LENGTH
+    texts = read_texts(job.train_rows)
+    held_out = read_texts(job.validation_rows) if job.validation_rows.exists() else []
+
+    set_seed(spec.seed)
+    tokenizer, model = starting_point(job, parameters, texts, max_length)
+    blocks = pack(tokenizer, texts, max_length, random.Random(spec.seed))
+    eval_blocks = pack(tokenizer, held_out, max_length, random.Random(spec.seed))[:MAX_EVAL_BLOCKS]
+    progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
+    trainer = SFTTrainer(
+        model=model,
+        args=trainer_arguments(job, spec, optimization, len(blocks), model.num_parameters(), bool(eval_blocks)),
+        train_dataset=Dataset.from_list(blocks),
+        eval_dataset=Dataset.from_list(eval_blocks) if eval_blocks else None,
+        processing_class=tokenizer,
+        callbacks=[progress],
+    )
+    metrics = train_or_resume(trainer, job, progress)
+    if progress.stopped:
+        return Outcome(progress.stopped, metrics)
+
+    job.report("phase", message="saving")
+    model.save_pretrained(job.fresh_out())
+    tokenizer.save_pretrained(job.out_model)
+    write_parity(job, model, tokenizer, prompts(tokenizer, held_out or texts))
+    return Outcome("succeeded", metrics, {"kind": "full", "path": "out/model"})
+
+
+def starting_point(
+    job: JobDir, parameters: dict[str, Any], texts: list[str], max_length: int
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The base that was given, or a new tokenizer of `texts` and random weights. Raises BadInput."""
+    if job.base.is_dir():
+        tokenizer, model = load_base(job.base)
+    else:
+        shape = ModelShape.given(parameters.get("shape") or {})
+        tokenizer = train_tokenizer(texts, shape)
+        model = fresh_model(tokenizer, shape)
+    if max_length > model.config.max_position_embeddings:
+        raise BadInput(
+            f"max_length {max_length} is more than the context of the model, "
+            f"{model.config.max_position_embeddings} tokens; lower it."
+        )
+    return tokenizer, model
+
+
+def pack(tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Shuffled documents, each closed by the end token, one after another in blocks of `length` tokens.
+
+    A document may span two blocks and sees its neighbors, as in GPT-2. The tail that fills no block is left
+    out, unless it is all there is.
+    """
+    order = rng.sample(texts, len(texts))
+    stream = [i for text in order for i in [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]]
+    whole = max(len(stream) - len(stream) % length, min(len(stream), length))
+    return [
+        {"input_ids": stream[at : at + length], "labels": stream[at : at + length]} for at in range(0, whole, length)
+    ]
+
+
+def prompts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Prompt]:
+    """The beginnings of a few texts."""
+    found = []
+    for text in texts[:8]:
+        words = text[: max(1, len(text) // 2)]
+        ids = tokenizer.encode(words, add_special_tokens=False)
+        if len(ids) > PROMPT_TOKENS:  # cut the text itself, so that text and tokens agree
+            words = tokenizer.decode(ids[:PROMPT_TOKENS]).rstrip("\N{REPLACEMENT CHARACTER}") or text[0]
+            ids = tokenizer.encode(words, add_special_tokens=False)
+        found.append(Prompt({"prompt": words}, ids))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(run_recorded(Path(sys.argv[1]), train))

@@ -1,0 +1,82 @@
+"""The tree of commands. Each module adds its own; what they need to run they import when they run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sluice.cli import (
+    access,
+    chat,
+    dataset,
+    doctor,
+    endpoints,
+    evaluations,
+    events,
+    gate,
+    jobs,
+    lineage,
+    models,
+    options,
+    rollouts,
+    suite,
+    trace,
+    train,
+)
+
+EPILOG = """
+Exit codes: 0 it worked · 1 it ended badly · 2 wrong command line or input, or a gate that is INCONCLUSIVE ·
+3 not found · 4 no valid key, or not allowed · 5 not available, try again later · 6 the state does not allow it,
+or somebody changed it meanwhile · 130 Ctrl-C
+"""
+
+app = typer.Typer(
+    name="sluice",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog=" ".join(EPILOG.split()),
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"sluice {version('sluice')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    address: options.Address = "",
+    project: options.Project = "",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a dataset file to served traffic: upload, train, evaluate, gate, canary, promote or roll back."""
+    context.obj = {"json": json, "quiet": quiet, "address": address, "project": project}
+
+
+suite.register(app)
+app.add_typer(dataset.app)
+train.register(app)
+app.add_typer(jobs.app)
+app.add_typer(models.app)
+app.add_typer(evaluations.app)
+app.add_typer(gate.app)
+app.add_typer(rollouts.app)
+app.add_typer(endpoints.app)
+chat.register(app)
+lineage.register(app)
+trace.register(app)
+app.add_typer(events.app)
+app.add_typer(access.keys)
+app.add_typer(access.projects)
+doctor.register(app)

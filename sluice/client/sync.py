@@ -1,0 +1,180 @@
+"""Client: AsyncClient without ``await``; every method is the asynchronous one, waited for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from sluice.client import access, aio, datasets, evaluations, eventlog, jobs, models, serving
+from sluice.client.blocking import Facade, LoopThread, blocking, iterating
+
+
+class Datasets(Facade):
+    """``client.datasets``."""
+
+    upload = blocking(datasets.Datasets.upload)
+    get = blocking(datasets.Datasets.get)
+    list = blocking(datasets.Datasets.list)
+    version = blocking(datasets.Datasets.version)
+    versions = blocking(datasets.Datasets.versions)
+    read = iterating(datasets.Datasets.read)
+
+
+class Jobs(Facade):
+    """``client.jobs``."""
+
+    create = blocking(jobs.Jobs.create)
+    get = blocking(jobs.Jobs.get)
+    list = blocking(jobs.Jobs.list)
+    watch = iterating(jobs.Jobs.watch)
+    wait = blocking(jobs.Jobs.wait)
+    cancel = blocking(jobs.Jobs.cancel)
+    pause = blocking(jobs.Jobs.pause)
+    resume = blocking(jobs.Jobs.resume)
+    retry = blocking(jobs.Jobs.retry)
+    logs = iterating(jobs.Jobs.logs)
+
+
+class Models(Facade):
+    """``client.models``."""
+
+    list = blocking(models.Models.list)
+    get = blocking(models.Models.get)
+    versions = blocking(models.Models.versions)
+    version = blocking(models.Models.version)
+    watch = iterating(models.Models.watch)
+    import_folder = blocking(models.Models.import_folder)
+    approve = blocking(models.Models.approve)
+    revoke = blocking(models.Models.revoke)
+
+
+class Evaluations(Facade):
+    """``client.evaluations``."""
+
+    create = blocking(evaluations.Evaluations.create)
+    get = blocking(evaluations.Evaluations.get)
+    list = blocking(evaluations.Evaluations.list)
+    watch = iterating(evaluations.Evaluations.watch)
+    rows = iterating(evaluations.Evaluations.rows)
+    cancel = blocking(evaluations.Evaluations.cancel)
+    retry = blocking(evaluations.Evaluations.retry)
+
+
+class Endpoints(Facade):
+    """``client.endpoints``."""
+
+    get = blocking(serving.Endpoints.get)
+    list = blocking(serving.Endpoints.list)
+    create = blocking(serving.Endpoints.create)
+    set_plan = blocking(serving.Endpoints.set_plan)
+
+
+class Rollouts(Facade):
+    """``client.rollouts``."""
+
+    create = blocking(serving.Rollouts.create)
+    get = blocking(serving.Rollouts.get)
+    list = blocking(serving.Rollouts.list)
+    watch = iterating(serving.Rollouts.watch)
+    promote = blocking(serving.Rollouts.promote)
+    rollback = blocking(serving.Rollouts.rollback)
+
+
+class Keys(Facade):
+    """``client.keys``."""
+
+    create = blocking(access.Keys.create)
+    list = blocking(access.Keys.list)
+    revoke = blocking(access.Keys.revoke)
+    whoami = blocking(access.Keys.whoami)
+
+
+class Projects(Facade):
+    """``client.projects``."""
+
+    create = blocking(access.Projects.create)
+    get = blocking(access.Projects.get)
+    list = blocking(access.Projects.list)
+
+
+class GatePolicies(Facade):
+    """``client.gate_policies``."""
+
+    create = blocking(access.GatePolicies.create)
+    get = blocking(access.GatePolicies.get)
+    list = blocking(access.GatePolicies.list)
+
+
+class EventLog(Facade):
+    """``client.events(…)``."""
+
+    list = blocking(eventlog.EventLog.list)
+    tail = iterating(eventlog.EventLog.tail)
+
+
+class Client(Facade):
+    """A suite, seen by one key in one project; ``with Client() as client``. Arguments as in AsyncClient."""
+
+    def __init__(
+        self,
+        address: str = "",
+        api_key: str = "",
+        project: str = "",
+        *,
+        tls: grpc.ChannelCredentials | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Nothing is sent before the first call; callbacks such as ``progress`` come from another thread."""
+        loop = LoopThread()
+
+        async def make() -> aio.AsyncClient:
+            return aio.AsyncClient(address, api_key, project, tls=tls, timeout_s=timeout_s)
+
+        try:
+            self._client = loop.run(make())
+        except BaseException:
+            loop.stop()
+            raise
+        super().__init__(loop, self._client)
+        self.datasets = Datasets(loop, self._client.datasets)
+        self.jobs = Jobs(loop, self._client.jobs)
+        self.models = Models(loop, self._client.models)
+        self.evaluations = Evaluations(loop, self._client.evaluations)
+        self.endpoints = Endpoints(loop, self._client.endpoints)
+        self.rollouts = Rollouts(loop, self._client.rollouts)
+        self.keys = Keys(loop, self._client.keys)
+        self.projects = Projects(loop, self._client.projects)
+        self.gate_policies = GatePolicies(loop, self._client.gate_policies)
+
+    train = blocking(aio.AsyncClient.train)
+    recipe = blocking(aio.AsyncClient.recipe)
+
+    @property
+    def address(self) -> str:
+        """Where the suite is, `host:port`."""
+        return self._client.address
+
+    @property
+    def project(self) -> str:
+        """The project that short names are of, `projects/{project}`."""
+        return self._client.project
+
+    def events(self, *services: str) -> EventLog:
+        """The event log of these services, or of all five."""
+        return EventLog(self._loop, self._client.events(*services))
+
+    def close(self) -> None:
+        """Ends the channel, every call on it, and the thread."""
+        if self._client:
+            self._loop.run(self._client.close())
+            self._loop.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

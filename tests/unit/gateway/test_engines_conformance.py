@@ -1,0 +1,150 @@
+"""What the Engine contract says of every engine; the verbs against a real vLLM are in tests/integration."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.gateway.engines import ENGINES
+from services.gateway.engines.engine_log import last_error, trim
+from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady
+from services.gateway.engines.process import EngineProcess, free_port
+from services.gateway.engines.protocol import Engine, Launch, Sizing
+from tests.fakes.engine import FakeEngine, write_adapter, write_model
+
+ALL: list[Engine] = [*ENGINES.values(), FakeEngine()]
+
+
+def launch_in(tmp_path: Path, **fields: object) -> Launch:
+    given = {
+        "model": "base",
+        "port": free_port(),
+        "key": "a-secret",
+        "cache_dir": tmp_path / "cache",
+        **fields,
+    }
+    return Launch(model_dir=write_model(tmp_path / "model"), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ALL, ids=lambda engine: engine.name)
+def test_the_key_is_never_in_argv_or_repr(engine: Engine, tmp_path: Path) -> None:
+    launch = launch_in(tmp_path)
+    command = engine.command(launch)
+    assert "a-secret" not in " ".join(command.argv)
+    assert "a-secret" in command.env.values()
+    assert "a-secret" not in f"{launch!r} {command!r}"
+
+
+def test_vllm_takes_dtype_and_context_from_the_config(tmp_path: Path) -> None:
+    argv = ENGINES["vllm"].command(launch_in(tmp_path, lora=True, sizing=Sizing(max_lora_rank=12))).argv
+    flags = dict(pairwise(argv))
+    assert (flags["--dtype"], flags["--max-model-len"], flags["--max-lora-rank"]) == ("float32", "1024", "16")
+    assert flags["--host"] == "127.0.0.1"
+    assert "--enable-lora" not in ENGINES["vllm"].command(launch_in(tmp_path)).argv
+
+
+def test_vllm_serves_a_quantized_model_in_bfloat16(tmp_path: Path) -> None:
+    launch = launch_in(tmp_path)
+    (launch.model_dir / "config.json").write_text('{"dtype": "float32", "quantization_config": {}}')
+    argv = ENGINES["vllm"].command(launch).argv
+    assert dict(pairwise(argv))["--dtype"] == "bfloat16"
+
+
+def test_vllm_refuses_a_folder_without_config(tmp_path: Path) -> None:
+    launch = launch_in(tmp_path)
+    (launch.model_dir / "config.json").unlink()
+    with pytest.raises(EngineError, match=r"no config\.json"):
+        ENGINES["vllm"].command(launch)
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[EngineProcess]:
+    process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(), launch_in(tmp_path, lora=True))
+    await process.wait_ready(timeout_s=20)
+    yield process
+    await process.stop()
+
+
+async def test_adapter_verbs_are_idempotent(process: EngineProcess, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter")
+    for _ in range(2):
+        await process.engine.load_adapter(process.client, "mine", adapter)
+    await process.engine.ready(process.client, "generate", "mine")
+    for _ in range(2):
+        await process.engine.unload_adapter(process.client, "mine")
+    with pytest.raises(EngineError, match="404"):
+        await process.engine.ready(process.client, "generate", "mine")
+    with pytest.raises(AdapterRejected):
+        await process.engine.load_adapter(process.client, "gone", tmp_path / "nowhere")
+
+
+async def test_every_path_wants_the_key(process: EngineProcess) -> None:
+    async with httpx.AsyncClient(base_url=process.launch.url, trust_env=False) as stranger:
+        assert {(await stranger.get(path)).status_code for path in ("/v1/models", "/health")} == {401}
+
+
+async def test_ready_tells_not_yet_from_wrong(process: EngineProcess) -> None:
+    ready = process.engine.ready
+    for status, error in ((503, NotReady), (500, EngineError)):
+        await process.client.post("/_fake/faults", json={"status": status})
+        with pytest.raises(error):
+            await ready(process.client, "generate", "base")
+    await process.client.post("/_fake/faults", json={"nan": True})
+    with pytest.raises(EngineError):
+        await ready(process.client, "generate", "base")
+    await process.client.post("/_fake/faults", json={})
+    for task in ("generate", "embed", "classify"):
+        await ready(process.client, task, "base")
+
+
+async def test_a_child_that_ends_early_says_why(tmp_path: Path) -> None:
+    launch = launch_in(tmp_path)
+    (launch.model_dir / "config.json").unlink()
+    process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(), launch)
+    with pytest.raises(NotReady, match=r"ValueError: the model's folder holds no config\.json"):
+        await process.wait_ready(timeout_s=20)
+    assert not process.alive()
+    assert not (tmp_path / "engine" / "engine.json").exists()
+
+
+async def test_a_child_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(start_delay_s=60), launch_in(tmp_path))
+    seen: list[float] = []
+    with pytest.raises(NotReady, match=r"within 0\.3 s"):
+        await process.wait_ready(timeout_s=0.3, progress=lambda waited_s, line: seen.append(waited_s))
+    assert seen and not process.alive()
+
+
+async def test_an_engine_is_adopted_and_a_recycled_pid_is_not(process: EngineProcess) -> None:
+    state = process.folder / "engine.json"
+    assert state.stat().st_mode & 0o777 == 0o600
+    adopted = EngineProcess.adopt(process.folder, process.engine)
+    assert adopted is not None and adopted.ready and adopted.pid == process.pid
+    await adopted.probe(timeout_s=10)
+    await adopted.aclose()
+    state.write_text(state.read_text().replace(process.birth, "another-boot:1"))
+    assert EngineProcess.adopt(process.folder, process.engine) is None
+
+
+async def test_stop_ends_a_stopped_child(process: EngineProcess) -> None:
+    import os
+    import signal
+
+    os.kill(process.pid, signal.SIGSTOP)
+    await asyncio.wait_for(process.stop(), 10)
+    assert not process.alive()
+
+
+def test_the_log_names_the_cause_and_is_bounded(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(
+        "(EngineCore pid=1) ERROR 11-21 11:07:13 [core.py:1] ValueError: rank 64 is too large\n"
+        "(APIServer pid=2) RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    assert last_error(log) == "ValueError: rank 64 is too large"
+    log.write_bytes(b"x" * 1000)
+    trim(log, 500)
+    assert (log.stat().st_size, (tmp_path / "engine.log.1").stat().st_size) == (0, 250)

@@ -1,0 +1,294 @@
+"""Files into canonical rows: conventions, violations, numbers of lines, splits, damaged files."""
+
+import gzip
+import io
+import json
+import random
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluice.rows import Outcome, UnknownFormatError, convert, read_rows, row_digest, split_of
+
+TALK = {"messages": [{"role": "user", "content": "问 question"}, {"role": "assistant", "content": "answer"}]}
+CANONICAL = '{"messages":[{"role":"user","content":"问 question"},{"role":"assistant","content":"answer"}]}'
+
+
+def jsonl(*rows: object) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def run(content: bytes | Path, name: str = "rows.jsonl", schema: str = "sft") -> tuple[Outcome, list[str]]:
+    sink = io.BytesIO()
+    outcome = convert(content, name, schema, sink)
+    return outcome, sink.getvalue().decode().splitlines()
+
+
+def kinds(outcome: Outcome) -> list[tuple[int, str, str]]:
+    return [(each.row, each.field, each.kind) for each in outcome.violations]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        TALK,
+        {
+            **TALK,
+            "messages": [{**TALK["messages"][0], "name": "x"}, {**TALK["messages"][1], "tool_calls": None}],
+        },
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "问 question"}]},
+                TALK["messages"][1],
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "问 question"}, {"from": "gpt", "value": "answer"}]},
+        {"instruction": "问 question", "input": "", "output": "answer"},
+        {"query": "问 question", "response": "answer", "history": []},
+        {"prompt": "问 question", "completion": "answer"},
+        {"prompt": TALK["messages"][:1], "completion": TALK["messages"][1:]},
+        {"question": "问 question", "answer": "answer", "source": "x"},
+    ],
+)
+def test_every_convention_gives_the_canonical_row(row: dict[str, Any]) -> None:
+    outcome, rows = run(jsonl(row))
+    assert outcome.accepted and rows == [CANONICAL]
+    assert outcome.size_bytes == len(CANONICAL.encode()) + 1
+
+
+def test_context_history_system_id_and_tags_are_kept() -> None:
+    _, rows = run(
+        jsonl(
+            {"instruction": "a", "input": "b", "output": "c", "id": 7, "tags": ["x"]},
+            {"query": "q2", "response": "r2", "history": [["q1", "r1"]], "system": "s"},
+        )
+    )
+    first, second = (json.loads(row) for row in rows)
+    assert first["messages"][0]["content"] == "a\nb" and first["id"] == "7" and first["tags"] == ["x"]
+    assert [m["content"] for m in second["messages"]] == ["s", "q1", "r1", "q2", "r2"]
+
+
+USER, ANSWER = TALK["messages"]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "kind", "repair"),
+    [
+        ({"question": "q", "anwser": "a"}, "answer", "missing-field", "`anwser` → `answer`?"),
+        ({"mesages": []}, "messages", "missing-field", "`mesages` → `messages`?"),
+        ({"a": 1}, "messages", "missing-field", "give `messages`"),
+        ({"messages": []}, "messages", "empty-list", ""),
+        ({"messages": "x"}, "messages", "wrong-type", ""),
+        ({"messages": [USER]}, "messages", "missing-role", ""),
+        ({"messages": [ANSWER]}, "messages", "missing-role", ""),
+        ({"messages": [USER, ANSWER, USER]}, "messages[2]", "wrong-last-role", ""),
+        (
+            {"messages": [USER, {"role": "assistant", "content": " "}]},
+            "messages[1].content",
+            "empty-text",
+            "",
+        ),
+        ({"messages": [USER, {"role": "assistant", "content": 5}]}, "messages[1].content", "wrong-type", ""),
+        (
+            {"messages": [USER, {"role": "asistant", "content": "x"}]},
+            "messages[1].role",
+            "unknown-role",
+            "`assistant`",
+        ),
+        (
+            {"messages": [USER, {"role": "tool", "content": "x"}]},
+            "messages[1].role",
+            "unsupported-role",
+            "tools",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "contnet": "x"}]},
+            "messages[1].content",
+            "missing-field",
+            "→",
+        ),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [{}]}]}, "messages[1]", "unknown-field", "tools"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]},
+            "messages[0].content[0]",
+            "unsupported-content",
+            "images",
+        ),
+        ({**TALK, "id": [1]}, "id", "wrong-type", ""),
+        ({**TALK, "tags": "x"}, "tags", "wrong-type", ""),
+        ([1], "", "wrong-type", ""),
+        (None, "", "wrong-type", ""),
+    ],
+)
+def test_a_violation_names_place_kind_and_repair(row: object, field: str, kind: str, repair: str) -> None:
+    outcome, rows = run(jsonl(TALK, row))
+    assert kinds(outcome) == [(2, field, kind)] and len(rows) == 1
+    violation = outcome.violations[0]
+    assert repair in violation.repair and violation.expected and violation.found and violation.repair
+
+
+def test_content_never_enters_a_violation() -> None:
+    secret = "Erika Mustermann 1964"
+    rows = [
+        {"messages": [{"role": secret, "content": secret}]},
+        {"messages": secret, "id": [secret]},
+        {"messages": [{"role": "user", "content": {secret: secret}}]},
+        {secret: secret},
+        secret,
+    ]
+    outcome, _ = run(jsonl(*rows) + f'{{"messages": "{secret}'.encode())
+    assert sum(outcome.counts.values()) == 6
+    assert "Mustermann" not in repr(outcome.violations)
+
+
+def test_the_line_of_broken_json_is_exact() -> None:
+    lines = jsonl(*[TALK] * 10_000).splitlines(keepends=True)
+    lines[6] = lines[6][:-10] + b"\n"
+    lines[8_999] = b'{"messages": [}\n'
+    lines[20] = b"\r\n"
+    outcome, rows = run(b"".join(lines))
+    assert kinds(outcome) == [(7, "", "malformed-json"), (9_000, "", "malformed-json")]
+    assert len(rows) == 9_997 == outcome.row_count
+
+
+def test_counts_are_of_all_and_violations_the_first_hundred() -> None:
+    outcome, _ = run(jsonl(*[{"prompt": "x"}] * 250))
+    assert len(outcome.violations) == 100 and outcome.counts == {"missing-field": 250}
+
+
+@pytest.mark.parametrize("schema", ["sft", "pretrain"])
+def test_an_empty_file_has_no_rows(schema: str) -> None:
+    for content in (b"", b"\n\n", b"\xef\xbb\xbf"):
+        assert run(content, schema=schema)[0].counts == {"no-rows": 1}
+
+
+def test_pretrain_takes_text() -> None:
+    outcome, rows = run(
+        jsonl({"text": "a", "x": 1}, {"text": ""}, {"txt": "a"}, {"text": 3}), schema="pretrain"
+    )
+    assert rows == ['{"text":"a"}']
+    assert [v.kind for v in outcome.violations] == ["empty-text", "missing-field", "wrong-type"]
+    assert outcome.violations[1].repair == "`txt` → `text`?"
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.jsonl.zst", "R.JSON", "r.json.gz", "r.json"])
+def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
+    rows = [TALK, {**TALK, "id": "2"}]
+    is_array = ".json" in name.lower() and ".jsonl" not in name and name != "r.json"
+    content = json.dumps(rows, indent=1).encode() if is_array else b"\xef\xbb\xbf" + jsonl(*rows)
+    if name.endswith("gz"):
+        content = gzip.compress(content[:50]) + gzip.compress(content[50:])
+    if name.endswith("zst"):
+        content = zstandard.compress(content[:50]) + zstandard.compress(content[50:])
+    (tmp_path / name).write_bytes(content)
+    assert run(tmp_path / name, name)[1] == run(jsonl(*rows))[1]
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.gz", "rows.jsonl.zip"])
+def test_an_unknown_format_is_refused(name: str) -> None:
+    with pytest.raises(UnknownFormatError, match=r"give \.jsonl"):
+        read_rows(b"", name)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("damage", ["cut", "other"])
+def test_a_damaged_archive_is_told(suffix: str, damage: str) -> None:
+    content = jsonl(*({**TALK, "id": str(random.random())} for _ in range(1000)))
+    packed = gzip.compress(content) if suffix == "gz" else zstandard.compress(content)
+    packed = packed[: len(packed) // 2] if damage == "cut" else b"no archive" + packed
+    assert run(packed, f"r.jsonl.{suffix}")[0].counts["damaged-file"] == 1
+
+
+def test_the_row_that_breaks_an_array_is_told() -> None:
+    outcome, _ = run(b'[{"a":1},\n {"a":2},\n {"a":}]', "r.json")
+    assert kinds(outcome) == [(3, "", "malformed-json")] and "line 3" in outcome.violations[0].found
+
+
+def test_wrong_encodings_are_told() -> None:
+    latin = json.dumps({"messages": "x"}).replace("x", "é").encode("latin-1")
+    assert "wrong-encoding" in run(latin)[0].counts
+    assert sum(run(json.dumps(TALK).encode("utf-16"))[0].counts.values()) >= 1
+
+
+def test_a_row_without_end_does_not_fill_the_memory() -> None:
+    huge = b'{"messages": "' + b"x" * (40 << 20) + b'"}\n' + jsonl(TALK)
+    packed = gzip.compress(huge, 1)
+    tracemalloc.start()
+    outcome, rows = run(packed, "r.jsonl.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kinds(outcome) == [(1, "", "row-too-large")] and rows == [CANONICAL]
+    assert peak < 60 << 20
+
+
+def test_splits_follow_the_content_alone() -> None:
+    rows = [{**TALK, "messages": [{"role": "user", "content": str(n)}, ANSWER]} for n in range(5_000)]
+    outcome, lines = run(jsonl(*rows))
+    assert sum(outcome.split_rows.values()) == 5_000
+    assert abs(outcome.split_rows["train"] - 4_000) < 120 and abs(outcome.split_rows["test"] - 500) < 90
+    _, tagged = run(jsonl(*({**row, "id": str(n), "tags": ["x"]} for n, row in enumerate(rows))))
+    assert [split_of(a.encode()) for a in lines] == [split_of(b.encode()) for b in tagged]
+    assert split_of(CANONICAL.encode()) == "train"
+    assert len(row_digest(CANONICAL.encode())) == 71
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "messages",
+                    "conversations",
+                    "role",
+                    "content",
+                    "from",
+                    "value",
+                    "prompt",
+                    "completion",
+                    "history",
+                    "query",
+                    "response",
+                    "system",
+                    "id",
+                    "tags",
+                    "text",
+                    "x",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=5), st.sampled_from(["sft", "pretrain"]))
+def test_any_json_is_accepted_or_refused(rows: list[Any], schema: str) -> None:
+    outcome, lines = run(jsonl(*rows), schema=schema)
+    assert outcome.row_count + sum(outcome.counts.values()) == max(len(rows), 1)
+    again, same = run("\n".join(lines).encode(), schema=schema)
+    assert same == lines and (again.digest == outcome.digest or not lines)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["r.jsonl", "r.json", "r.jsonl.gz", "r.jsonl.zst"]))
+def test_any_bytes_end_in_an_outcome(content: bytes, name: str) -> None:
+    outcome, _ = run(content, name)
+    assert outcome.row_count or outcome.counts
+
+
+def test_ten_thousand_rows_take_well_under_two_seconds() -> None:
+    talk = {"messages": [USER, {"role": "assistant", "content": "好 answer " * 40}]}
+    content = msgspec.json.encode(talk) + b"\n"
+    started = time.perf_counter()
+    outcome, _ = run(content * 10_000)
+    assert outcome.row_count == 10_000 and time.perf_counter() - started < 2
