@@ -27,15 +27,16 @@ help:
 	@echo "EXTRA=gpu installs for NVIDIA GPUs. TORCH_CPU says where torch's CPU build comes from: $(TORCH_CPU)"
 
 install: $(VENV)/.installed
-$(VENV)/.installed: pyproject.toml deploy/constraints-$(EXTRA).txt $(wildcard protos/*.py) $(shell find protos -name '*.proto')
+LOCK      := $(wildcard deploy/constraints-$(EXTRA).txt)
+$(VENV)/.installed: pyproject.toml $(LOCK) $(wildcard protos/*.py) $(shell find protos -name '*.proto')
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q --disable-pip-version-check uv; }
 	@echo "installing into $(VENV) …"
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(if $(filter cpu,$(EXTRA)),$(TORCH_CPU)) \
-	  -c deploy/constraints-$(EXTRA).txt -e '.[$(EXTRA),dev]'
+	  $(addprefix -c ,$(LOCK)) -e '.[$(EXTRA),dev]'
 	@touch $@
 
 proto: install
-	@PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python protos/generate.py
+	@$(BIN)/python protos/generate.py
 
 demo: install
 	@$(BIN)/python -m examples.demo $(if $(DATA),--data $(DATA)) $(if $(BASE),--base $(BASE))

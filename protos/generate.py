@@ -1,4 +1,4 @@
-"""Compiles the contract: Python modules into the tree, and one descriptor image for buf, reflection and other languages.
+"""Compiles the contract: Python modules into the tree, one descriptor image for buf, reflection and other languages.
 
 Run as ``python protos/generate.py``; pip runs it at install. It needs no network: the rules of
 protovalidate come out of the installed wheel, never from a copied ``.proto``.
@@ -6,6 +6,7 @@ protovalidate come out of the installed wheel, never from a copied ``.proto``.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -38,25 +39,30 @@ def write_imports(path: Path) -> None:
     path.write_bytes(files.SerializeToString())
 
 
-def generate(out: Path = ROOT, image: Path = IMAGE) -> None:
-    """Compiles every proto below ``protos/``; raises SystemExit with protoc's complaint on stderr when one is wrong."""
-    names = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+def compile_image(protos: Path, image: Path) -> list[str]:
+    """Writes the descriptors of every proto below ``protos``, comments included; returns their names."""
+    names = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
     image.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        imports, ours = Path(folder) / "imports.binpb", Path(folder) / "ours.binpb"
+        imports = Path(folder) / "imports.binpb"
         write_imports(imports)
         run(
-            "-I" + str(PROTOS),
+            f"-I{protos}",
             f"--descriptor_set_in={imports}",
             "--include_source_info",
             "--include_imports",
-            f"--descriptor_set_out={ours}",
+            f"--descriptor_set_out={image}",
             *names,
         )
-        image.write_bytes(ours.read_bytes())
-        read, write = f"--descriptor_set_in={ours}", (f"--python_out={out}", f"--pyi_out={out}")
-        run(read, *write, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *names)
-        run(read, *write, "buf/validate/validate.proto")
+    return names
+
+
+def generate(out: Path = ROOT, image: Path = IMAGE) -> None:
+    """Compiles every proto below ``protos/``; protoc's complaint goes to stderr and ends the program."""
+    names = compile_image(PROTOS, image)
+    read, write = f"--descriptor_set_in={image}", (f"--python_out={out}", f"--pyi_out={out}")
+    run(read, *write, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *names)
+    run(read, *write, "buf/validate/validate.proto")
     for folder in sorted({Path(name).parent for name in names}):
         write_package(out / folder)
 
@@ -77,5 +83,7 @@ def run(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    # protoc looks for its plugin for typed stubs on the PATH; it lies beside this Python.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     generate()
     sys.stdout.write(f"compiled the contract into {ROOT.name}/sluice and {IMAGE.relative_to(ROOT)}\n")

@@ -18,9 +18,8 @@ import psutil
 
 from kit.bus import Bus, Credentials, Retention, find_binary, write_config
 
-SERVICES = {name: ("dataset", "trainer", "evaluator", "registry", "gateway") for name in (
-    "dataset", "trainer", "evaluator", "registry", "gateway",
-)}  # fmt: skip
+ALL = ("dataset", "trainer", "evaluator", "registry", "gateway")
+SERVICES = dict.fromkeys(ALL, ALL)
 
 
 def free_port() -> int:

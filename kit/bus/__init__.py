@@ -1,4 +1,4 @@
-"""Events between services: outbox to broker, broker to inbox, and the ways back after a loss; it knows no event by name."""
+"""Events between services: outbox to broker, broker to inbox, and the ways back after a loss; it knows no event."""
 
 from kit.bus.connection import Bus, Retention
 from kit.bus.consumer import Consumer, consumed_services

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
@@ -64,7 +63,7 @@ def decode_data(event: events.Event, message: type[Message]) -> Message:
         raise Undecodable(f"the data is no {message.DESCRIPTOR.name}, or has an enum value unknown here") from None
 
 
-def _known(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
+def _known(data: dict[str, Any], descriptor: Any) -> dict[str, Any]:
     """The data without fields that this release does not know.
 
     protobuf's own ``ignore_unknown_fields`` also drops unknown enum values, which would change what was said.
@@ -75,7 +74,7 @@ def _known(data: dict[str, Any], descriptor: Descriptor) -> dict[str, Any]:
     return {name: _known_value(value, fields[name]) for name, value in data.items() if name in fields}
 
 
-def _known_value(value: Any, field: FieldDescriptor) -> Any:
+def _known_value(value: Any, field: Any) -> Any:
     inner = field.message_type
     if inner is None:
         return value

@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import nats.errors
 import nats.js.errors
@@ -24,7 +24,7 @@ BROKER_ERRORS = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 @dataclass(frozen=True)
 class Retention:
-    """How long the broker keeps events and for how long it recognizes one sent twice; the outbox keeps them for ever."""
+    """How long the broker keeps events, and recognizes one sent twice; the outbox keeps them for ever."""
 
     duplicate_window_s: float = 120.0
     max_age_s: float = 7 * 86400.0
@@ -38,7 +38,7 @@ class Bus:
         """For ``connect`` only."""
         self.service = service
         self.retention = retention
-        self._options = {"servers": url, "user": user, "password": password}
+        self._options: dict[str, Any] = {"servers": url, "user": user, "password": password}
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
@@ -133,7 +133,8 @@ class Bus:
             ack_wait=ack_wait_s,
             max_ack_pending=max_ack_pending,
             max_deliver=-1,  # the consumer counts and buries; the broker would drop in silence
-            **({"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": subjects}),
+            filter_subject=subjects[0] if len(subjects) == 1 else None,
+            filter_subjects=subjects if len(subjects) > 1 else None,
         )
         await self.jetstream.add_consumer(stream, config)
 

@@ -73,7 +73,7 @@ async def _rows(
 
 
 def visible(principal: Principal) -> list[ColumnElement[bool]]:
-    """What a principal may see: services everything, others their projects; a role for inference alone shows nothing."""
+    """What a principal may see: services everything, others their projects; inference alone shows nothing."""
     readers = {project for project, role in principal.bindings if role != types.ROLE_INFERENCE}
     if principal.service or ALL_PROJECTS in readers:
         return []

@@ -11,7 +11,7 @@ DEAD_STREAM = "SLUICE_DEAD"
 
 def type_of(message: type[Message]) -> str:
     """`sluice.trainer.v1.training_job.succeeded` for TrainingJobSucceeded; also its subject on the bus."""
-    return event_type(message.DESCRIPTOR)
+    return event_type(message)
 
 
 def source_of(event_type: str) -> str:

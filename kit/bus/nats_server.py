@@ -1,4 +1,4 @@
-"""The configuration of the embedded nats-server: who may say and read what; starting the process is the caller's work."""
+"""The configuration of the embedded nats-server: who may say and read what; starting it is the caller's work."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def write_config(
 
 
 def permissions(service: str, consumed: Collection[str]) -> dict[str, dict[str, list[str]]]:
-    """The subjects of one service: its own events, its dead letters, its own durables on what it consumes, its inbox."""
+    """The subjects of one service: its events, its dead letters, its durables on what it consumes, its inbox."""
     api, own = "$JS.API", stream_of(service)
     publish = [subjects_of(service), dead_subject(service), replay_subject(service)]
     for stream in (own, DEAD_STREAM):

@@ -132,7 +132,7 @@ class Relay:
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
             lock = text("SELECT pg_try_advisory_lock(hashtext('sluice.relay'))")
             with connecting():
-                while not (await connection.execute(lock)).scalar():
+                while not (await connection.execute(lock)).scalar():  # noqa: ASYNC110 - the lock is in the database
                     await asyncio.sleep(self.poll_s)
             self._leader = connection
             yield

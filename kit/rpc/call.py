@@ -53,6 +53,4 @@ def acting(call: Call) -> Iterator[Call]:
     try:
         yield call
     finally:
-        _present.set(
-            before
-        )  # not reset(token): an async fixture or generator may be closed in another context
+        _present.set(before)  # not reset(token): an async fixture or generator may be closed in another context

@@ -39,8 +39,7 @@ def connect(
     without ``retries`` (as between gateway and services, where the client repeats) just one.
     """
     interceptors = [
-        kind(token)
-        for kind in (_OutgoingUnaryUnary, _OutgoingUnaryStream, _OutgoingStreamUnary, _OutgoingStreamStream)
+        kind(token) for kind in (_OutgoingUnaryUnary, _OutgoingUnaryStream, _OutgoingStreamUnary, _OutgoingStreamStream)
     ]
     options = channel_options(address, retries, max_message_bytes)
     if tls:
@@ -53,6 +52,7 @@ def channel_options(address: str, retries: bool, max_message_bytes: int) -> list
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.http2.bdp_probe", 0),  # windows that grow let a slow reader hold 30 MiB; without, two messages
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -79,11 +79,12 @@ class _Outgoing:
 
     def _details(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        present = {key for key, _ in metadata}
         token = self._token() if callable(self._token) else self._token
-        if token and "authorization" not in metadata:
+        if token and "authorization" not in present:
             metadata.add("authorization", f"Bearer {token}")
         traceparent = telemetry.current_traceparent()
-        if traceparent and "traceparent" not in metadata:
+        if traceparent and "traceparent" not in present:
             metadata.add("traceparent", traceparent)
         return grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready

@@ -10,9 +10,7 @@ from kit.rpc.errors import Invalid
 from sluice.errors import v1 as errors
 
 MAX_LENGTH = 1000
-TOKEN = re.compile(
-    r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*")|(?P<op>!=|=)|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)|(?P<bad>\S))"""
-)
+TOKEN = re.compile(r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*")|(?P<op>!=|=)|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)|(?P<bad>\S))""")
 
 
 class Condition(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 import grpc
 
 from kit import telemetry
 from kit.rpc.errors import Fault, Invalid, Unavailable, Unimplemented
-from kit.rpc.interceptors.layer import Context, abort
+from kit.rpc.interceptors.layer import Context, Handler, abort
 
 FORWARDED = ("authorization", "traceparent", "tracestate")
 FORWARDED_PREFIX = "sluice-"
@@ -28,7 +29,7 @@ class PassThrough(grpc.GenericRpcHandler):
     def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
         self._channels = dict(channels)
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """The handler of any method that no service of this server has."""
         method = str(details.method)
 
@@ -45,26 +46,21 @@ class PassThrough(grpc.GenericRpcHandler):
         known = ", ".join(f"`{name}`" for name in sorted(self._channels))
         full_name = method.lstrip("/").partition("/")[0]
         if full_name == EVENT_SERVICE:
-            name = next(
-                (str(value) for key, value in context.invocation_metadata() or () if key == SERVICE_KEY), ""
-            )
+            name = next((str(value) for key, value in context.invocation_metadata() or () if key == SERVICE_KEY), "")
             if name not in self._channels:
                 raise Invalid(f"metadata `{SERVICE_KEY}` must say whose events are meant: one of {known}")
             return name
         parts = full_name.split(".")
         if len(parts) != 4 or parts[0] != "sluice" or parts[2] != "v1" or parts[1] not in self._channels:
-            raise Unimplemented(
-                f"`{method}` is not served here; the services behind this address are {known}"
-            )
+            raise Unimplemented(f"`{method}` is not served here; the services behind this address are {known}")
         return parts[1]
 
 
 async def _forward(
     channel: grpc.aio.Channel, name: str, method: str, requests: AsyncIterator[bytes], context: Context
 ) -> None:
-    call = channel.stream_stream(method)(
-        requests, timeout=context.time_remaining(), metadata=_forwarded(context.invocation_metadata())
-    )
+    start: Any = channel.stream_stream(method)
+    call = start(requests, timeout=context.time_remaining(), metadata=_forwarded(context.invocation_metadata()))
     try:
         if initial := _plain(await call.initial_metadata()):
             await context.send_initial_metadata(initial)
@@ -89,10 +85,8 @@ async def _refuse(error: grpc.aio.AioRpcError, name: str, context: Context) -> N
     await context.abort(error.code(), error.details() or "", _plain(trailing, keep=(DETAILS_KEY,)))
 
 
-def _forwarded(metadata: Metadata | None) -> Metadata:
-    kept = {
-        key: value for key, value in metadata or () if key in FORWARDED or key.startswith(FORWARDED_PREFIX)
-    }
+def _forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
+    kept = {key: value for key, value in metadata or () if key in FORWARDED or key.startswith(FORWARDED_PREFIX)}
     if here := telemetry.current_traceparent():
         kept["traceparent"] = here
     return tuple(kept.items())

@@ -84,9 +84,7 @@ async def serve(
     add_ServerReflectionServicer_to_server(ReflectionServicer(shown, pool=pool), server)
     if generic_handlers:
         server.add_generic_rpc_handlers(tuple(generic_handlers))
-    started = Server(
-        server, health, address.rpartition(":")[0], _bind(server, address, credentials), registrar.names
-    )
+    started = Server(server, health, address.rpartition(":")[0], _bind(server, address, credentials), registrar.names)
     await server.start()
     await started.set_serving(True)
     return started
@@ -103,9 +101,7 @@ class _Registrar:
         self.names += [str(handler.service_name()) for handler in handlers]
         self._server.add_generic_rpc_handlers(handlers)
 
-    def add_registered_method_handlers(
-        self, service: str, handlers: dict[str, grpc.RpcMethodHandler]
-    ) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         self._server.add_registered_method_handlers(service, handlers)
 
 
@@ -127,6 +123,7 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server binds the same port in silence
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.http2.bdp_probe", 0),  # windows that grow let a slow reader hold 30 MiB; without, two messages
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

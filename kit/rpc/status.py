@@ -23,9 +23,7 @@ FULL_STORE_WORDS = ("database or disk is full", "No space left on device", "coul
 def render(fault: Fault) -> status_pb2.Status:
     """Renders a fault with ErrorInfo and whichever other details it has data for."""
     status = status_pb2.Status(code=fault.code.value[0], message=fault.message)
-    status.details.add().Pack(
-        details.ErrorInfo(reason=fault.reason_name, domain=DOMAIN, metadata=fault.metadata)
-    )
+    status.details.add().Pack(details.ErrorInfo(reason=fault.reason_name, domain=DOMAIN, metadata=fault.metadata))
     if isinstance(fault, StateConflict):
         failure = details.PreconditionFailure()
         whole = (fault.resource[1] if fault.resource else "", fault.message)
@@ -87,13 +85,9 @@ def read(error: grpc.RpcError, peer: str) -> Fault:
         return parse(status)
     code, text = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
-        return Unavailable(
-            f"{peer} does not answer; check that it runs and that its address is right, then repeat"
-        )
+        return Unavailable(f"{peer} does not answer; check that it runs and that its address is right, then repeat")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Unavailable(
-            f"{peer} did not answer in time; it may be busy or down: repeat, or allow more time"
-        )
+        return Unavailable(f"{peer} did not answer in time; it may be busy or down: repeat, or allow more time")
     if sizes := TOO_LARGE.search(text):
         return too_large(*map(int, sizes.groups()))
     kind = KIND_OF_CODE.get(code.value[0], Internal)

@@ -60,7 +60,9 @@ class Database:
     ``changed`` is fired after each commit of this process.
     """
 
-    def __init__(self, engine: AsyncEngine, service: str, clock: Clock, folder: "tempfile.TemporaryDirectory[str] | None"):
+    def __init__(
+        self, engine: AsyncEngine, service: str, clock: Clock, folder: "tempfile.TemporaryDirectory[str] | None"
+    ):
         """For ``open`` only."""
         self.engine = engine
         self.service = service

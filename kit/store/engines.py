@@ -32,7 +32,11 @@ def open_engine(url: str, *, durable: bool = True) -> AsyncEngine:
         raise Invalid("the database URL is neither `sqlite:///path/to/file.db` nor `postgresql://user@host/name`")
     if backend == "postgresql":
         return create_async_engine(
-            parsed.set(drivername="postgresql+asyncpg"), pool_size=8, max_overflow=8, pool_timeout=20, pool_pre_ping=True
+            parsed.set(drivername="postgresql+asyncpg"),
+            pool_size=8,
+            max_overflow=8,
+            pool_timeout=20,
+            pool_pre_ping=True,
         )
     path = Path(parsed.database or "")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 def armed(setting: str) -> dict[str, signal.Signals]:
-    """The points of `SLUICE_FAILPOINT=after_commit:kill,before_publish:stop`; exits with a sentence on any other text."""
+    """The points of `SLUICE_FAILPOINT=after_commit:kill,before_ack:stop`; exits with a sentence on other text."""
     points = {}
     for item in filter(None, setting.split(",")):
         name, _, action = item.partition(":")

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
@@ -51,7 +51,9 @@ def _upgrade(connection: Connection, directory: ScriptDirectory) -> None:
             f"the database has revision {', '.join(sorted(unknown))}, which this release does not know; "
             "start the release that wrote it, or restore a backup"
         )
-    with EnvironmentContext(Config(), directory, fn=lambda rev, _: directory._upgrade_revs("heads", rev)) as environment:
+    with EnvironmentContext(
+        Config(), directory, fn=lambda rev, _: directory._upgrade_revs("heads", rev)
+    ) as environment:
         environment.configure(connection=connection, render_as_batch=True, transaction_per_migration=False)
         environment.run_migrations()
 
@@ -79,7 +81,7 @@ def differences(connection: Connection, metadata: MetaData, prefix: str) -> list
 
 
 def only(metadata: MetaData, prefix: str) -> Any:
-    """Alembic's filter: the metadata's tables with the prefix, and (with a prefix) tables that have no model any more."""
+    """Alembic's filter: tables with the prefix, with a model or left over; without one, the metadata's tables."""
 
     def include(_object: object, name: str | None, kind: str, reflected: bool, _other: object) -> bool:
         if kind != "table":

@@ -30,13 +30,13 @@ class ResourceRow(SQLModel):
     parent: str = Field(index=True)
     state: int = Field(default=0, index=True)
     revision: int
-    create_time: datetime = Field(index=True, sa_type=UtcTime)  # type: ignore[call-overload]
-    update_time: datetime = Field(sa_type=UtcTime)  # type: ignore[call-overload]
+    create_time: datetime = Field(index=True, sa_type=UtcTime)
+    update_time: datetime = Field(sa_type=UtcTime)
     body: bytes = Field(sa_type=LargeBinary)
 
 
 class Resources(Generic[M]):
-    """The resources of one table. Messages come back with etag, create_time and update_time as far as they have them."""
+    """The resources of one table. Messages come back with etag, create_time and update_time, where they have them."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Resources(Generic[M]):
 
     async def find(self, session: AsyncSession, **columns: Any) -> list[M]:
         """All resources with these column values, oldest first; a list stands for any of its values."""
-        query = self._select().order_by(self.table.c.create_time, self.table.c.name)
+        query: Any = self._select().order_by(self.table.c.create_time, self.table.c.name)
         for column, value in columns.items():
             several = isinstance(value, list | tuple | set | frozenset)
             query = query.where(self.table.c[column].in_(value) if several else self.table.c[column] == value)
@@ -85,7 +85,9 @@ class Resources(Generic[M]):
             if not isinstance(as_fault(error), AlreadyExists):
                 raise
             name = values["name"]
-            raise AlreadyExists(f"{self.kind} `{name}` exists; choose another id", resource=(self.kind, name)) from error
+            raise AlreadyExists(
+                f"{self.kind} `{name}` exists; choose another id", resource=(self.kind, name)
+            ) from error
         return message
 
     async def update(self, unit: Unit, message: M, etag: str = "") -> M:
@@ -95,7 +97,7 @@ class Resources(Generic[M]):
         one, and NotFound.
         """
         name = str(getattr(message, "name"))  # noqa: B009 - M is any message with a name
-        query = select(self.table.c.revision, self.table.c.create_time).where(self.table.c.name == name)
+        query: Any = select(self.table.c.revision, self.table.c.create_time).where(self.table.c.name == name)
         row = (await unit.session.exec(query)).one_or_none()
         if row is None:
             raise self._missing(name)
@@ -104,7 +106,7 @@ class Resources(Generic[M]):
             raise self._stale(name)
         values = self._values(message) | {"revision": row.revision + 1, "update_time": unit.now}
         change = update(self.table).where(self.table.c.name == name, self.table.c.revision == row.revision)
-        if (await unit.session.exec(change.values(values))).rowcount != 1:  # type: ignore[attr-defined]
+        if (await unit.session.exec(change.values(values))).rowcount != 1:
             raise self._stale(name)
         self._stamp(message, row.revision + 1, row.create_time, unit.now)
         return message
@@ -113,13 +115,14 @@ class Resources(Generic[M]):
         """Removes a resource. Raises NotFound, and Stale when ``etag`` is given and not the present one."""
         if etag and _etag_of(await self.get(unit.session, name)) not in ("", etag):
             raise self._stale(name)
-        if (await unit.session.exec(delete(self.table).where(self.table.c.name == name))).rowcount != 1:  # type: ignore[attr-defined]
+        if (await unit.session.exec(delete(self.table).where(self.table.c.name == name))).rowcount != 1:
             raise self._missing(name)
 
     async def count(self, session: AsyncSession, **columns: Any) -> int:
         """How many resources have these column values."""
         conditions = [self.table.c[column] == value for column, value in columns.items()]
-        return int((await session.exec(select(func.count()).select_from(self.table).where(*conditions))).scalar_one())
+        query: Any = select(func.count()).select_from(self.table).where(*conditions)
+        return int((await session.exec(query)).scalar_one())
 
     async def page(
         self,

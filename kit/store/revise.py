@@ -1,86 +1,100 @@
-"""``python -m kit.store.revise SERVICE "message"``: writes the migration that models and revisions differ by."""
+"""Writes a service's next migration from its models: `python -m kit.store.revise trainer "add a priority"`."""
 
-from __future__ import annotations
-
+import argparse
+import asyncio
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 from alembic.autogenerate import produce_migrations, render_python_code
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
+from alembic.operations.ops import MigrationScript
+from alembic.util import rev_id
+from sqlalchemy import Connection, MetaData
 from sqlmodel import SQLModel
 
-from kit.rpc.names import slug
 from kit.store.database import Database
-from kit.store.migrate import context, migrate, only
+from kit.store.migrate import context, migrate, only, scripts
+from kit.store.tables import UtcTime
 
-TEMPLATE = '''"""{message}."""
+TEMPLATE = '''"""{message}"""
 
 import sqlalchemy as sa
+import sqlmodel
 from alembic import op
 
 from kit.store.tables import UtcTime
 
 revision = "{revision}"
-down_revision = {down_revision}
-branch_labels = {branch_labels}
-depends_on = {depends_on}
+down_revision = {down_revision!r}
+branch_labels = {labels!r}
+depends_on = None
 
 
 def upgrade() -> None:
     """Changes the tables."""
-{body}
+    {body}
 '''
 
 
-async def revise(service: str, message: str, folder: Path) -> Path | None:
-    """Compares the models of ``services.<service>.store`` with its revisions; writes the next and returns its path."""
-    importlib.import_module(f"services.{service}.store")
-    before = sorted(path.stem for path in folder.glob("*.py"))
+async def revise(service: str, message: str, folder: Path, metadata: MetaData) -> Path | None:
+    """Writes the revision that brings the tables `<service>_*` from the last revision to the models.
+
+    None when they agree already. Read the file before it is committed: a renamed column looks like two.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     database = await Database.open("sqlite://", service=service)
-    await migrate(database, folder)
-    async with database.engine.connect() as connection:
-        body = await connection.run_sync(_render, f"{service}_")
-    await database.close()
-    if not body:
+    try:
+        await migrate(database, folder)
+        async with database.engine.connect() as connection:
+            script = await connection.run_sync(_compare, metadata, f"{service}_")
+    finally:
+        await database.close()
+    if script.upgrade_ops is None or script.upgrade_ops.is_empty():
         return None
-    number = f"{service}_{len(before) + 1:04d}"
-    path = folder / f"{len(before) + 1:04d}_{slug(message).replace('-', '_')}.py"
-    last = f"{service}_{len(before):04d}"
+    own = [each for each in scripts(folder).walk_revisions() if Path(each.path).parent == folder.resolve()]
+    revision = f"{service}_{len(own) + 1:04}"
+    body = render_python_code(script.upgrade_ops, render_as_batch=True, render_item=_render)
+    path = folder / f"{len(own) + 1:04}_{_words(message)}.py"
     path.write_text(
         TEMPLATE.format(
-            message=message[0].upper() + message[1:],
-            revision=number,
-            down_revision=repr(last) if before else None,
-            branch_labels=None if before else f'("{service}",)',
-            depends_on=None if before else '"kit_0001"',
+            message=message if message.endswith(".") else f"{message}.",
+            revision=revision,
+            down_revision=own[0].revision if own else None,
+            labels=None if own else (service,),
             body=body,
         )
     )
     return path
 
 
-def _render(connection: Connection, prefix: str) -> str:
-    """The code of the differences; empty when there are none."""
-    migration: MigrationContext = context(connection, include_object=only(SQLModel.metadata, prefix))
-    operations = produce_migrations(migration, SQLModel.metadata).upgrade_ops
-    if operations is None or operations.is_empty():
-        return ""
-    code = render_python_code(operations, migration_context=migration, render_as_batch=False)
-    lines = [line for line in code.splitlines() if not line.strip().startswith("# ###")]
-    own = "\n".join(lines).replace("kit.store.tables.UtcTime(timezone=True)", "UtcTime()")
-    return own.replace("UtcTime(timezone=True)", "UtcTime()").replace("sqlmodel.sql.sqltypes.AutoString", "sa.String")
+def _compare(connection: Connection, metadata: MetaData, prefix: str) -> MigrationScript:
+    return produce_migrations(context(connection, include_object=only(metadata, prefix)), metadata)
 
 
-async def _main(service: str, message: str) -> str:
-    path = await revise(service, message, Path("services") / service / "migrations" / "versions")
-    return f"wrote {path}; read it before you commit it" if path else "models and revisions agree"
+def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    return "UtcTime()" if kind == "type" and isinstance(item, UtcTime) else False
+
+
+def _words(message: str) -> str:
+    return "_".join("".join(char if char.isalnum() else " " for char in message.lower()).split())[:40] or rev_id()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m kit.store.revise", description=__doc__)
+    parser.add_argument("service")
+    parser.add_argument("message", help="what changes, such as `add a priority to jobs`")
+    arguments = parser.parse_args()
+    found = importlib.util.find_spec(f"services.{arguments.service}")
+    if found is None or found.origin is None:
+        parser.error(f"there is no service `{arguments.service}` under services/")
+    importlib.import_module(f"services.{arguments.service}.store")
+    folder = Path(found.origin).parent / "migrations" / "versions"
+    path = asyncio.run(revise(arguments.service, arguments.message, folder, SQLModel.metadata))
+    sys.stdout.write(f"wrote {path}\n" if path else "models and migrations agree; nothing was written\n")
 
 
 if __name__ == "__main__":
-    import asyncio
-
-    if len(sys.argv) != 3:
-        sys.exit('usage: python -m kit.store.revise SERVICE "what changes"')
-    sys.stdout.write(asyncio.run(_main(*sys.argv[1:])) + "\n")
+    main()

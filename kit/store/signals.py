@@ -1,4 +1,4 @@
-"""A signal that wakes whoever waits for a change in the database, and the watch loop on it; what changed is not said."""
+"""A signal that wakes whoever waits for a change in the database, and the watch loop on it; what changed is unsaid."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

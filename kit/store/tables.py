@@ -45,14 +45,14 @@ class OutboxRow(SQLModel, table=True):
         {"sqlite_autoincrement": True},
     )
     # SQLite autoincrements INTEGER only; AUTOINCREMENT keeps a number from ever being used twice.
-    sequence: int | None = Field(default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite"))  # type: ignore[call-overload]
+    sequence: int | None = Field(default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite"))
     id: str = Field(unique=True)
     type: str
     subject: str = Field(index=True)
-    time: datetime = Field(index=True, sa_type=UtcTime)  # type: ignore[call-overload]
+    time: datetime = Field(index=True, sa_type=UtcTime)
     traceparent: str = ""
     data_json: str = Field(sa_type=Text)
-    published_at: datetime | None = Field(default=None, sa_type=UtcTime)  # type: ignore[call-overload]
+    published_at: datetime | None = Field(default=None, sa_type=UtcTime)
 
 
 class InboxRow(SQLModel, table=True):
@@ -62,7 +62,7 @@ class InboxRow(SQLModel, table=True):
     __tablename__ = "inbox"
     consumer: str = Field(primary_key=True)
     event_id: str = Field(primary_key=True)
-    time: datetime = Field(sa_type=UtcTime)  # type: ignore[call-overload]
+    time: datetime = Field(sa_type=UtcTime)
 
 
 class RequestRow(SQLModel, table=True):
@@ -76,7 +76,7 @@ class RequestRow(SQLModel, table=True):
     request_sha: str
     response: bytes = Field(sa_type=LargeBinary)
     response_type: str
-    time: datetime = Field(index=True, sa_type=UtcTime)  # type: ignore[call-overload]
+    time: datetime = Field(index=True, sa_type=UtcTime)
 
 
 class BookmarkRow(SQLModel, table=True):
@@ -86,4 +86,3 @@ class BookmarkRow(SQLModel, table=True):
     __tablename__ = "bookmark"
     key: str = Field(primary_key=True)
     value: str
-

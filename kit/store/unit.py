@@ -3,7 +3,6 @@
 import re
 from datetime import datetime
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from sqlalchemy import insert, text
@@ -18,8 +17,9 @@ from sluice.errors import v1 as errors
 MAX_EVENT_BYTES = 512 * 1024  # half of what the broker takes, so that a dead letter with its headers fits as well
 
 
-def event_type(descriptor: Descriptor) -> str:
-    """`sluice.trainer.v1.training_job.succeeded` for the message TrainingJobSucceeded: the last word is the verb."""
+def event_type(message: type[Message]) -> str:
+    """`sluice.trainer.v1.training_job.succeeded` for the class TrainingJobSucceeded: the last word is the verb."""
+    descriptor = message.DESCRIPTOR
     words = re.findall(r"[A-Z][a-z0-9]*", descriptor.name)
     if len(words) < 2:
         raise ValueError(f"`{descriptor.full_name}` is no event: name it noun and verb, such as DatasetCreated")
@@ -49,7 +49,7 @@ class Unit:
             )
         event = {
             "id": uuid7(),
-            "type": event_type(message.DESCRIPTOR),
+            "type": event_type(type(message)),
             "subject": subject,
             "time": self.now,
             "traceparent": current_traceparent(),

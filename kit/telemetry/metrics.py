@@ -79,13 +79,7 @@ def render_metrics() -> str:
 def _metric_lines(metric: Any) -> Iterable[str]:
     from opentelemetry.sdk.metrics.export import Histogram, Sum
 
-    kind = (
-        "histogram"
-        if isinstance(metric.data, Histogram)
-        else "counter"
-        if isinstance(metric.data, Sum)
-        else "gauge"
-    )
+    kind = "histogram" if isinstance(metric.data, Histogram) else "counter" if isinstance(metric.data, Sum) else "gauge"
     yield f"# TYPE {metric.name} {kind}"
     for point in metric.data.data_points:
         labels = dict(point.attributes)

@@ -111,8 +111,6 @@ def _meters(about: Resource, otlp_endpoint: str) -> Meters:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
         insecure = not otlp_endpoint.startswith("https")
-        readers.append(
-            PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=otlp_endpoint, insecure=insecure))
-        )
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=otlp_endpoint, insecure=insecure)))
     provider = MeterProvider(metric_readers=readers, resource=about, shutdown_on_exit=False)
     return Meters(provider, reader)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kit.rpc.server import Server
+from kit.rpc.server import Server, Service
 from kit.serve import Application, process, serving, storage
 from services.trainer.backends import open_backend
 from services.trainer.events import HANDLERS
@@ -26,9 +26,9 @@ async def application(settings: TrainerSettings) -> AsyncIterator[Server]:
     backend = open_backend(settings, jobs)
     async with process(settings.process) as runtime, storage(settings.process, Path(__file__).parent) as database:
         inputs = Inputs(
-            runtime.stub("dataset", dataset.DatasetVersionServiceStub),
-            runtime.stub("registry", registry.ModelVersionServiceStub),
-            runtime.stub("registry", registry.TaskTypeServiceStub),
+            dataset.DatasetVersionServiceStub(runtime.channel("dataset")),
+            registry.ModelVersionServiceStub(runtime.channel("registry")),
+            registry.TaskTypeServiceStub(runtime.channel("registry")),
         )
         supervisor = Supervisor(
             database,
@@ -38,7 +38,7 @@ async def application(settings: TrainerSettings) -> AsyncIterator[Server]:
             heartbeat_s=settings.heartbeat_s,
             waiting_limit_s=settings.waiting_limit_s,
         )
-        servicers = [
+        servicers: list[Service] = [
             (trainer.add_TrainingJobServiceServicer_to_server, TrainingJobServicer(database, inputs.resolve, jobs)),
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
         ]

@@ -158,7 +158,7 @@ async def change(unit: Unit, name: str, act: Act, etag: str = "") -> trainer.Tra
     return job
 
 
-def _if(state: int, then: types.JobState.ValueType) -> Act:
+def _if(state: int, then: types.JobState) -> Act:
     return lambda job, now: domain.enter(job, then, now) if job.state == state else None
 
 

@@ -1,4 +1,4 @@
-"""What a training job does when it is asked, reported on or left alone; pure: time is an argument, nothing is read or sent."""
+"""What a training job does when it is asked, reported on or left alone; pure, time is an argument."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def new_job(
     return job
 
 
-def enter(job: trainer.TrainingJob, state: types.JobState.ValueType, now: datetime, note: str = "") -> None:
+def enter(job: trainer.TrainingJob, state: types.JobState, now: datetime, note: str = "") -> None:
     """Moves the job on. Raises StateConflict (ILLEGAL_TRANSITION) where the life cycle has no such step."""
     if not can(JOB, job.state, state):
         raise StateConflict(
@@ -56,13 +56,13 @@ def enter(job: trainer.TrainingJob, state: types.JobState.ValueType, now: dateti
     _record(job, state, now, note)
 
 
-def _record(job: trainer.TrainingJob, state: types.JobState.ValueType, now: datetime, note: str) -> None:
+def _record(job: trainer.TrainingJob, state: types.JobState, now: datetime, note: str) -> None:
     job.state = state
     job.history.add(state=state, note=note).time.FromDatetime(now)
 
 
 def _word(state: int) -> str:
-    return types.JobState.Name(types.JobState.ValueType(state)).removeprefix("JOB_STATE_")
+    return types.JobState.Name(state).removeprefix("JOB_STATE_")
 
 
 # What people ask for.
@@ -223,7 +223,8 @@ def time_limit_failure(job: trainer.TrainingJob, now: datetime) -> types.Failure
     limit = job.spec.time_limit.ToTimedelta() if job.spec.HasField("time_limit") else DEFAULT_TIME_LIMIT
     if time_used(job, now) <= limit:
         return None
-    message = f"the job ran longer than its time_limit of {limit.total_seconds():g} s; submit it with more, or with fewer steps"
+    limit_s = f"{limit.total_seconds():g} s"
+    message = f"the job ran longer than its time_limit of {limit_s}; submit it with more time, or with fewer steps"
     return types.Failure(reason=errors.ERROR_REASON_TIME_LIMIT, message=message)
 
 

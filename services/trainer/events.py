@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kit.serve import Handlers
+from kit.bus import Handlers
 
 HANDLERS: Handlers = {}

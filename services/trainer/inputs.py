@@ -1,4 +1,4 @@
-"""Checks what a job wants to read against the services that own it, and finds the numbers behind `latest` and aliases."""
+"""Checks what a job wants to read with the services that own it, and finds the numbers behind aliases."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Inputs:
 
     def __init__(
         self,
-        datasets: dataset.DatasetVersionServiceStub,
-        models: registry.ModelVersionServiceStub,
-        task_types: registry.TaskTypeServiceStub,
+        datasets: dataset.DatasetVersionServiceAsyncStub,
+        models: registry.ModelVersionServiceAsyncStub,
+        task_types: registry.TaskTypeServiceAsyncStub,
     ) -> None:
         self._datasets = datasets
         self._models = models

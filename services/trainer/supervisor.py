@@ -1,4 +1,4 @@
-"""Moves jobs on that nobody asks about: a loop over the database, which alone is the truth; where they run is a backend's matter."""
+"""Checks, starts, watches and clears away jobs: a loop over the database, which alone is the truth."""
 
 from __future__ import annotations
 

@@ -80,7 +80,9 @@ def list_(
         "CHANGED": lambda each: words.when(each.update_time),
     }
     found = session.client.datasets.list(filter)
-    screen.listing(session, found, columns, "no datasets yet; `sluice dataset upload rows.jsonl --task-type sft` makes one")
+    screen.listing(
+        session, found, columns, "no datasets yet; `sluice dataset upload rows.jsonl --task-type sft` makes one"
+    )
 
 
 @command(app, "show")
@@ -147,7 +149,9 @@ def validate(
     if not session.json:
         _show_violations(outcome.violations)
     count = sum(outcome.counts.values())
-    exits.complain(f"`{file.name}` breaks the rules of `{task_type}` in {count} place{'s' * (count != 1)}; repair them as shown")
+    exits.complain(
+        f"`{file.name}` breaks the rules of `{task_type}` in {count} place{'s' * (count != 1)}; repair them as shown"
+    )
     return exits.INVALID
 
 

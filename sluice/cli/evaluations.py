@@ -149,5 +149,11 @@ def _view(evaluation: evaluator.Evaluation, pace: live.Pace) -> RenderableType:
 
 def _line(evaluation: evaluator.Evaluation) -> tuple[str, str]:
     state, version = words.job_state(evaluation.state), words.brief(evaluation.model_version)
-    parts = (version, state, evaluation.progress.phase, rows_done(evaluation), live.figures(evaluation.progress.figures))
+    parts = (
+        version,
+        state,
+        evaluation.progress.phase,
+        rows_done(evaluation),
+        live.figures(evaluation.progress.figures),
+    )
     return f"{state} {evaluation.progress.phase}", "  ".join(part for part in parts if part)

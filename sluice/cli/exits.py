@@ -1,13 +1,13 @@
 """What the exit code of every command means, and the one sentence on stderr that goes with it.
 
-    0    it worked, or the outcome is good
-    1    it ended badly: a job failed, a gate said FAIL, a rollout was rolled back, `doctor` found something
-    2    the command line or the input is wrong; `gate explain`: INCONCLUSIVE
-    3    it does not exist
-    4    no valid key, or the key lacks the role
-    5    the suite, or something it needs, is not available; the same command may work later
-    6    the state does not allow it, or somebody else changed it meanwhile
-    130  Ctrl-C
+0    it worked, or the outcome is good
+1    it ended badly: a job failed, a gate said FAIL, a rollout was rolled back, `doctor` found something
+2    the command line or the input is wrong; `gate explain`: INCONCLUSIVE
+3    it does not exist
+4    no valid key, or the key lacks the role
+5    the suite, or something it needs, is not available; the same command may work later
+6    the state does not allow it, or somebody else changed it meanwhile
+130  Ctrl-C
 """
 
 from __future__ import annotations

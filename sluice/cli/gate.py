@@ -29,9 +29,7 @@ def explain(
     found = session.client.models.version(version)
     if wait and not found.gate_decision.verdict:
         screen.hint(session, f"{words.brief(found.name)} is being judged …")
-        for found in session.client.models.watch(found.name):
-            if found.gate_decision.verdict or found.state == registry.MODEL_VERSION_STATE_REVOKED:
-                break
+        found = _decided(session, found.name)
     decision = found.gate_decision
     if session.json:
         screen.emit(decision)
@@ -44,6 +42,16 @@ def explain(
         )
     codes = {registry.VERDICT_PASS: exits.OK, registry.VERDICT_FAIL: exits.FAILED}
     return codes.get(decision.verdict, exits.INCONCLUSIVE)
+
+
+def _decided(session: Session, name: str) -> registry.ModelVersion:
+    """The version once the gate has spoken, or nobody waits for it any more."""
+    from sluice.registry import v1 as registry
+
+    for found in session.client.models.watch(name):
+        if found.gate_decision.verdict or found.state == registry.MODEL_VERSION_STATE_REVOKED:
+            return found
+    return session.client.models.version(name)
 
 
 def _show(session: Session, version: registry.ModelVersion) -> None:

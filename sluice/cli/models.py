@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 app = group("models", "Models and their versions: what was trained or imported, and what may serve.")
 
-Version = Annotated[
-    str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3, bank-bot@stable, bank-bot.")
-]
+Version = Annotated[str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3, bank-bot@stable, bank-bot.")]
 COLUMNS: screen.Columns = {
     "MODEL": lambda each: words.brief(each.name),
     "TASK TYPE": lambda each: each.task_type,
@@ -39,9 +37,7 @@ VERSIONS: screen.Columns = {
 
 
 @command(app, "list")
-def list_(
-    session: Session, filter: Annotated[str, typer.Option(help="Such as 'task_type = \"sft\"'.")] = ""
-) -> None:
+def list_(session: Session, filter: Annotated[str, typer.Option(help="Such as 'task_type = \"sft\"'.")] = "") -> None:
     """List the models of the project."""
     empty = "no models yet; `sluice train` makes one, `sluice models import` brings one"
     screen.listing(session, session.client.models.list(filter), COLUMNS, empty)
@@ -106,9 +102,7 @@ def approve(
     session: Session,
     version: Version,
     reason: Annotated[str, typer.Option(help="Why; a waiver must say.")] = "",
-    waiver: Annotated[
-        bool, typer.Option("--waiver", help="Let a version through that the gate refused.")
-    ] = False,
+    waiver: Annotated[bool, typer.Option("--waiver", help="Let a version through that the gate refused.")] = False,
 ) -> None:
     """Give this key's approval to a version."""
     show_version(session, session.client.models.approve(version, reason, waiver=waiver))
@@ -141,7 +135,6 @@ def show_version(session: Session, version: registry.ModelVersion) -> None:
         "job": words.brief(lineage.training_job) or "imported",
         "evaluation": words.brief(lineage.evaluation),
         "rollouts": ", ".join(words.brief(name) for name in lineage.rollouts),
-        "context": f"{version.max_context_tokens} tokens" if version.max_context_tokens else "",
         "weights": version.artifact.digest,
         "size": words.size(sum(file.size_bytes for file in version.artifact.files)),
         "made": f"{words.when(version.create_time)} by {words.brief(lineage.creator)}",

@@ -40,9 +40,7 @@ Project = Annotated[
         rich_help_panel=EVERYWHERE,
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Nothing but data and errors.", rich_help_panel=EVERYWHERE)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but data and errors.", rich_help_panel=EVERYWHERE)]
 Json = Annotated[
     bool,
     typer.Option("--json", help="JSON lines, fields as in the contract.", rich_help_panel=EVERYWHERE),
@@ -98,7 +96,7 @@ class Session:
 
 
 def command(app: typer.Typer, name: str, *, epilog: str = "") -> Callable[[Function], Function]:
-    """Registers ``function(session, …)`` as a command that also takes the shared options; it may return an exit code."""
+    """Registers ``function(session, …)`` as a command that takes the shared options too; it may return an exit code."""
 
     def register(function: Function) -> Function:
         hints = get_type_hints(function, include_extras=True)

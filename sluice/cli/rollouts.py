@@ -115,7 +115,8 @@ def decision(value: int) -> str:
 
 def pair(run: Any, figure: Any) -> str:
     """A figure of the candidate, and the incumbent's after it where there is one."""
-    return figure(run.candidate) + (f" / {figure(run.incumbent)}" if run.HasField("incumbent") else "")
+    incumbent = f" / {figure(run.incumbent)}" if run.HasField("incumbent") else ""
+    return f"{figure(run.candidate)}{incumbent}"
 
 
 def weight(rollout: gateway.Rollout) -> int:
@@ -161,7 +162,9 @@ def line(rollout: gateway.Rollout) -> tuple[str, str]:
     """One line for a log; a new one whenever state or weight change."""
     state, share = words.rollout_state(rollout.state), f"{weight(rollout)} %"
     why = rollout.analysis_runs[-1].reason if rollout.analysis_runs else rollout.reason
-    return f"{state} {share}", "  ".join(part for part in (words.brief(rollout.model_version), state, share, why) if part)
+    return f"{state} {share}", "  ".join(
+        part for part in (words.brief(rollout.model_version), state, share, why) if part
+    )
 
 
 def _show_change(session: Session, found: gateway.Rollout) -> None:

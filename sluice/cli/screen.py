@@ -46,9 +46,7 @@ def emit(message: Message | Mapping[str, Any]) -> None:
     from google.protobuf.message import Message as ProtoMessage
 
     if isinstance(message, ProtoMessage):
-        message = MessageToDict(
-            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
+        message = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 

@@ -68,9 +68,7 @@ class Projects:
     async def create(self, display_name: str) -> registry.Project:
         """Creates a project; only an administrator of all projects may."""
         request = registry.CreateProjectRequest(project=registry.Project(display_name=display_name))
-        answer: registry.CreateProjectResponse = await self._connection.call(
-            self._projects.CreateProject, request
-        )
+        answer: registry.CreateProjectResponse = await self._connection.call(self._projects.CreateProject, request)
         return answer.project
 
     async def get(self, name: str) -> registry.Project:
@@ -106,15 +104,11 @@ class GatePolicies:
         """One policy by id; raises NotFound."""
         name = policy_id if "/" in policy_id else f"{self._connection.project}/gatePolicies/{policy_id}"
         request = registry.GetGatePolicyRequest(name=name)
-        answer: registry.GetGatePolicyResponse = await self._connection.call(
-            self._policies.GetGatePolicy, request
-        )
+        answer: registry.GetGatePolicyResponse = await self._connection.call(self._policies.GetGatePolicy, request)
         return answer.gate_policy
 
     async def list(self, limit: int = 0) -> builtins.list[registry.GatePolicy]:
         """The policies of the project, built-in ones included."""
         request = registry.ListGatePoliciesRequest(parent=self._connection.project)
         method = self._policies.ListGatePolicies
-        return await gather(
-            self._connection.pages(method, request, lambda page: page.gate_policies, limit=limit)
-        )
+        return await gather(self._connection.pages(method, request, lambda page: page.gate_policies, limit=limit))

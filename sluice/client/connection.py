@@ -30,6 +30,11 @@ CONNECTED_S = 6.0
 PAGE_SIZE = 100
 
 
+def address_of(address: str = "") -> str:
+    """Where the suite is: the argument, else SLUICE_ADDRESS, else this machine."""
+    return canonical(address or os.environ.get("SLUICE_ADDRESS") or DEFAULT_ADDRESS)
+
+
 class Connection:
     """A channel with what every call needs. Nothing is sent before the first call."""
 
@@ -43,7 +48,7 @@ class Connection:
         timeout_s: float = 30.0,
     ) -> None:
         """Looks empty arguments up: SLUICE_ADDRESS, SLUICE_API_KEY, SLUICE_PROJECT, the credentials file."""
-        self.address = canonical(address or os.environ.get("SLUICE_ADDRESS") or DEFAULT_ADDRESS)
+        self.address = address_of(address)
         api_key, project = (
             api_key or os.environ.get("SLUICE_API_KEY", ""),
             project or os.environ.get("SLUICE_PROJECT", ""),

@@ -66,9 +66,7 @@ class Datasets:
     async def list(self, filter: str = "", limit: int = 0) -> builtins.list[dataset.Dataset]:
         """The datasets of the project by name, such as those with ``filter='task_type = "sft"'``."""
         request = dataset.ListDatasetsRequest(parent=self._connection.project, filter=filter)
-        pages = self._connection.pages(
-            self._datasets.ListDatasets, request, lambda page: page.datasets, limit=limit
-        )
+        pages = self._connection.pages(self._datasets.ListDatasets, request, lambda page: page.datasets, limit=limit)
         return await gather(pages)
 
     async def version(self, name: str) -> dataset.DatasetVersion:
@@ -112,26 +110,20 @@ class Datasets:
             )
         fields = ("description", "modalities", "tags")
         changed = [
-            field
-            for field in fields
-            if getattr(wanted, field) and getattr(wanted, field) != getattr(found, field)
+            field for field in fields if getattr(wanted, field) and getattr(wanted, field) != getattr(found, field)
         ]
         if not changed:
             return found
         wanted.name, wanted.display_name, wanted.task_type = found.name, found.display_name, found.task_type
         request = dataset.UpdateDatasetRequest(dataset=wanted)
         request.update_mask.paths.extend(changed)
-        answer: dataset.UpdateDatasetResponse = await self._connection.call(
-            self._datasets.UpdateDataset, request
-        )
+        answer: dataset.UpdateDatasetResponse = await self._connection.call(self._datasets.UpdateDataset, request)
         return answer.dataset
 
     async def _create(self, wanted: dataset.Dataset) -> dataset.Dataset:
         request = dataset.CreateDatasetRequest(parent=self._connection.project, dataset=wanted)
         try:
-            answer: dataset.CreateDatasetResponse = await self._connection.call(
-                self._datasets.CreateDataset, request
-            )
+            answer: dataset.CreateDatasetResponse = await self._connection.call(self._datasets.CreateDataset, request)
             return answer.dataset
         except AlreadyExists:  # another process was quicker
             return await self.get(wanted.display_name)

@@ -37,9 +37,7 @@ class Evaluations:
     async def get(self, evaluation: str) -> evaluator.Evaluation:
         """One evaluation; raises NotFound."""
         request = evaluator.GetEvaluationRequest(name=await self._name(evaluation))
-        answer: evaluator.GetEvaluationResponse = await self._connection.call(
-            self._evaluations.GetEvaluation, request
-        )
+        answer: evaluator.GetEvaluationResponse = await self._connection.call(self._evaluations.GetEvaluation, request)
         return answer.evaluation
 
     async def list(self, filter: str = "", limit: int = 0) -> builtins.list[evaluator.Evaluation]:

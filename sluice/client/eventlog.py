@@ -40,9 +40,7 @@ class EventLog:
             found.extend([event async for event in pages])
         return sorted(found, key=lambda event: event.time.ToNanoseconds())
 
-    async def tail(
-        self, subject: str = "", after: dict[str, int] | None = None
-    ) -> AsyncIterator[events.Event]:
+    async def tail(self, subject: str = "", after: dict[str, int] | None = None) -> AsyncIterator[events.Event]:
         """Events as they are committed, for ever; ``after`` has the last sequence seen of each service.
 
         Without ``after`` it begins with what comes next. ``subject`` keeps those whose subject is

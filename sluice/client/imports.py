@@ -36,9 +36,7 @@ def model_files(folder: Path) -> ModelFiles:
     )
     adapter = "adapter_config.json" in paths
     if not adapter and "config.json" not in paths:
-        raise Invalid(
-            f"`{folder}` has neither config.json nor adapter_config.json; give the folder of one model"
-        )
+        raise Invalid(f"`{folder}` has neither config.json nor adapter_config.json; give the folder of one model")
     if not any(path.endswith(".safetensors") for path in paths):
         raise Invalid(f"`{folder}` has no *.safetensors; save the weights with `model.save_pretrained(…)`")
     return ModelFiles(folder, paths, types.ARTIFACT_KIND_ADAPTER if adapter else types.ARTIFACT_KIND_FULL)
@@ -63,9 +61,7 @@ async def send(
     )
     stub = registry.ModelVersionServiceStub(connection.channel)
     try:
-        answer: registry.ImportModelVersionResponse = await stub.ImportModelVersion(
-            _parts(files, header, progress)
-        )
+        answer: registry.ImportModelVersionResponse = await stub.ImportModelVersion(_parts(files, header, progress))
     except grpc.RpcError as error:
         raise connection.fault(error) from None
     return answer.model_version

@@ -27,26 +27,20 @@ class Jobs:
         """Submits a job; ``client.train`` makes the spec from a handful of words."""
         job = trainer.TrainingJob(spec=spec, display_name=display_name)
         request = trainer.CreateTrainingJobRequest(parent=self._connection.project, training_job=job)
-        answer: trainer.CreateTrainingJobResponse = await self._connection.call(
-            self._jobs.CreateTrainingJob, request
-        )
+        answer: trainer.CreateTrainingJobResponse = await self._connection.call(self._jobs.CreateTrainingJob, request)
         return answer.training_job
 
     async def get(self, job: str) -> trainer.TrainingJob:
         """One job; raises NotFound."""
         request = trainer.GetTrainingJobRequest(name=await self._name(job))
-        answer: trainer.GetTrainingJobResponse = await self._connection.call(
-            self._jobs.GetTrainingJob, request
-        )
+        answer: trainer.GetTrainingJobResponse = await self._connection.call(self._jobs.GetTrainingJob, request)
         return answer.training_job
 
     async def list(self, filter: str = "", limit: int = 0) -> builtins.list[trainer.TrainingJob]:
         """Jobs, newest first, such as those with ``filter='state = "RUNNING"'``."""
         request = trainer.ListTrainingJobsRequest(parent=self._connection.project, filter=filter)
         method = self._jobs.ListTrainingJobs
-        return await gather(
-            self._connection.pages(method, request, lambda page: page.training_jobs, limit=limit)
-        )
+        return await gather(self._connection.pages(method, request, lambda page: page.training_jobs, limit=limit))
 
     async def watch(self, job: str) -> AsyncIterator[trainer.TrainingJob]:
         """The job as it stands and each time it changes, until it is over; survives restarts of the suite."""
@@ -69,33 +63,25 @@ class Jobs:
     async def cancel(self, job: str, etag: str = "") -> trainer.TrainingJob:
         """Asks the job to stop; raises StateConflict when it is over, Stale when ``etag`` is old."""
         request = trainer.CancelTrainingJobRequest(name=await self._name(job), etag=etag)
-        answer: trainer.CancelTrainingJobResponse = await self._connection.call(
-            self._jobs.CancelTrainingJob, request
-        )
+        answer: trainer.CancelTrainingJobResponse = await self._connection.call(self._jobs.CancelTrainingJob, request)
         return answer.training_job
 
     async def pause(self, job: str, etag: str = "") -> trainer.TrainingJob:
         """Asks the job to save a checkpoint and stop."""
         request = trainer.PauseTrainingJobRequest(name=await self._name(job), etag=etag)
-        answer: trainer.PauseTrainingJobResponse = await self._connection.call(
-            self._jobs.PauseTrainingJob, request
-        )
+        answer: trainer.PauseTrainingJobResponse = await self._connection.call(self._jobs.PauseTrainingJob, request)
         return answer.training_job
 
     async def resume(self, job: str, etag: str = "") -> trainer.TrainingJob:
         """Queues a paused job again."""
         request = trainer.ResumeTrainingJobRequest(name=await self._name(job), etag=etag)
-        answer: trainer.ResumeTrainingJobResponse = await self._connection.call(
-            self._jobs.ResumeTrainingJob, request
-        )
+        answer: trainer.ResumeTrainingJobResponse = await self._connection.call(self._jobs.ResumeTrainingJob, request)
         return answer.training_job
 
     async def retry(self, job: str, etag: str = "") -> trainer.TrainingJob:
         """Queues a failed job again, from its last checkpoint."""
         request = trainer.RetryTrainingJobRequest(name=await self._name(job), etag=etag)
-        answer: trainer.RetryTrainingJobResponse = await self._connection.call(
-            self._jobs.RetryTrainingJob, request
-        )
+        answer: trainer.RetryTrainingJobResponse = await self._connection.call(self._jobs.RetryTrainingJob, request)
         return answer.training_job
 
     async def logs(self, job: str, follow: bool = False) -> AsyncIterator[str]:

@@ -41,16 +41,12 @@ class Models:
         parent = f"{project}/models/-" if model == "-" else names.model(project, model)
         request = registry.ListModelVersionsRequest(parent=parent, filter=filter)
         method = self._versions.ListModelVersions
-        return await gather(
-            self._connection.pages(method, request, lambda page: page.model_versions, limit=limit)
-        )
+        return await gather(self._connection.pages(method, request, lambda page: page.model_versions, limit=limit))
 
     async def version(self, version: str) -> registry.ModelVersion:
         """One version with its lineage and the gate's decision; raises NotFound."""
         request = registry.GetModelVersionRequest(name=names.model_version(self._connection.project, version))
-        answer: registry.GetModelVersionResponse = await self._connection.call(
-            self._versions.GetModelVersion, request
-        )
+        answer: registry.GetModelVersionResponse = await self._connection.call(self._versions.GetModelVersion, request)
         return answer.model_version
 
     async def watch(self, version: str) -> AsyncIterator[registry.ModelVersion]:
@@ -108,9 +104,7 @@ class Models:
 
     async def revoke(self, version: str, reason: str, etag: str = "") -> registry.ModelVersion:
         """Takes the approval away; the gateway takes the traffic away."""
-        request = registry.RevokeModelVersionRequest(
-            name=await self._numbered(version), reason=reason, etag=etag
-        )
+        request = registry.RevokeModelVersionRequest(name=await self._numbered(version), reason=reason, etag=etag)
         answer: registry.RevokeModelVersionResponse = await self._connection.call(
             self._versions.RevokeModelVersion, request
         )
@@ -125,19 +119,13 @@ class Models:
         from sluice.client.datasets import Datasets
 
         name = names.dataset_version(self._connection.project, version)
-        return (
-            name
-            if name.rsplit("/", 1)[-1].isdigit()
-            else (await Datasets(self._connection).version(name)).name
-        )
+        return name if name.rsplit("/", 1)[-1].isdigit() else (await Datasets(self._connection).version(name)).name
 
     async def _ensure(self, model: str, task_type: str, endpoint: str, gate_policy: str) -> None:
         try:
             await self.get(model)
         except NotFound:
-            wanted = registry.Model(
-                display_name=model, task_type=task_type, endpoint=endpoint, gate_policy=gate_policy
-            )
+            wanted = registry.Model(display_name=model, task_type=task_type, endpoint=endpoint, gate_policy=gate_policy)
             request = registry.CreateModelRequest(parent=self._connection.project, model=wanted)
             try:
                 await self._connection.call(self._models.CreateModel, request)

@@ -77,9 +77,7 @@ def only(found: list[str], wanted: str, kind: str) -> str:
     if found:
         some = ", ".join(name.rsplit("/", 1)[-1] for name in found[:3])
         raise Invalid(f"`{wanted}` begins the ids of {len(found)} {kind}s ({some} …); type more of the id")
-    raise NotFound(
-        f"there is no {kind} `{wanted}`; its id or the beginning of it is wanted", resource=(kind, wanted)
-    )
+    raise NotFound(f"there is no {kind} `{wanted}`; its id or the beginning of it is wanted", resource=(kind, wanted))
 
 
 def _plain(parent: str, collection: str, name: str, kind: str) -> str:
@@ -94,9 +92,7 @@ def _versioned(parent: str, collection: str, name: str, kind: str, words: tuple[
     base, at, version = name.partition("@")
     if at and not re.fullmatch(r"[a-z0-9-]+", version):
         wanted = " or ".join(("a number", *words))
-        raise Invalid(
-            f"`{name}` is no version of a {kind}; after the @ comes {wanted}, as in `{base or 'name'}@3`"
-        )
+        raise Invalid(f"`{name}` is no version of a {kind}; after the @ comes {wanted}, as in `{base or 'name'}@3`")
     return f"{_plain(parent, collection, base, kind)}/versions/{version or 'latest'}"
 
 

@@ -27,9 +27,7 @@ class Endpoints:
     async def get(self, endpoint: str) -> gateway.Endpoint:
         """One endpoint by id; raises NotFound."""
         request = gateway.GetEndpointRequest(name=names.endpoint(self._connection.project, endpoint))
-        answer: gateway.GetEndpointResponse = await self._connection.call(
-            self._endpoints.GetEndpoint, request
-        )
+        answer: gateway.GetEndpointResponse = await self._connection.call(self._endpoints.GetEndpoint, request)
         return answer.endpoint
 
     async def list(self, limit: int = 0) -> builtins.list[gateway.Endpoint]:
@@ -38,30 +36,22 @@ class Endpoints:
         method = self._endpoints.ListEndpoints
         return await gather(self._connection.pages(method, request, lambda page: page.endpoints, limit=limit))
 
-    async def create(
-        self, endpoint: str, task_type: str, plan: gateway.RolloutPlan | None = None
-    ) -> gateway.Endpoint:
+    async def create(self, endpoint: str, task_type: str, plan: gateway.RolloutPlan | None = None) -> gateway.Endpoint:
         """Creates an endpoint without traffic; an approved version makes its own where it is missing."""
         request = gateway.CreateEndpointRequest(
             parent=self._connection.project,
             endpoint_id=endpoint,
             endpoint=gateway.Endpoint(task_type=task_type, rollout_plan=plan),
         )
-        answer: gateway.CreateEndpointResponse = await self._connection.call(
-            self._endpoints.CreateEndpoint, request
-        )
+        answer: gateway.CreateEndpointResponse = await self._connection.call(self._endpoints.CreateEndpoint, request)
         return answer.endpoint
 
     async def set_plan(self, endpoint: str, plan: gateway.RolloutPlan, etag: str = "") -> gateway.Endpoint:
         """Changes how new versions are let in; raises Stale when ``etag`` is old."""
         name = names.endpoint(self._connection.project, endpoint)
-        request = gateway.UpdateEndpointRequest(
-            endpoint=gateway.Endpoint(name=name, rollout_plan=plan, etag=etag)
-        )
+        request = gateway.UpdateEndpointRequest(endpoint=gateway.Endpoint(name=name, rollout_plan=plan, etag=etag))
         request.update_mask.paths.append("rollout_plan")
-        answer: gateway.UpdateEndpointResponse = await self._connection.call(
-            self._endpoints.UpdateEndpoint, request
-        )
+        answer: gateway.UpdateEndpointResponse = await self._connection.call(self._endpoints.UpdateEndpoint, request)
         return answer.endpoint
 
 
@@ -78,9 +68,7 @@ class Rollouts:
             parent=names.endpoint(self._connection.project, endpoint),
             model_version=names.model_version(self._connection.project, model_version),
         )
-        answer: gateway.CreateRolloutResponse = await self._connection.call(
-            self._rollouts.CreateRollout, request
-        )
+        answer: gateway.CreateRolloutResponse = await self._connection.call(self._rollouts.CreateRollout, request)
         return answer.rollout
 
     async def get(self, rollout: str) -> gateway.Rollout:
@@ -89,9 +77,7 @@ class Rollouts:
         answer: gateway.GetRolloutResponse = await self._connection.call(self._rollouts.GetRollout, request)
         return answer.rollout
 
-    async def list(
-        self, endpoint: str = "-", filter: str = "", limit: int = 0
-    ) -> builtins.list[gateway.Rollout]:
+    async def list(self, endpoint: str = "-", filter: str = "", limit: int = 0) -> builtins.list[gateway.Rollout]:
         """The rollouts of an endpoint, or of all, newest first."""
         return await gather(self._pages(endpoint, filter, limit))
 
@@ -109,25 +95,19 @@ class Rollouts:
     async def promote(self, rollout: str, reason: str = "", etag: str = "") -> gateway.Rollout:
         """Gives the version all the traffic now."""
         request = gateway.PromoteRolloutRequest(name=await self._name(rollout), reason=reason, etag=etag)
-        answer: gateway.PromoteRolloutResponse = await self._connection.call(
-            self._rollouts.PromoteRollout, request
-        )
+        answer: gateway.PromoteRolloutResponse = await self._connection.call(self._rollouts.PromoteRollout, request)
         return answer.rollout
 
     async def rollback(self, rollout: str, reason: str = "", etag: str = "") -> gateway.Rollout:
         """Takes the traffic away; when it returns, no worker admits a request to the version any more."""
         request = gateway.RollbackRolloutRequest(name=await self._name(rollout), reason=reason, etag=etag)
-        answer: gateway.RollbackRolloutResponse = await self._connection.call(
-            self._rollouts.RollbackRollout, request
-        )
+        answer: gateway.RollbackRolloutResponse = await self._connection.call(self._rollouts.RollbackRollout, request)
         return answer.rollout
 
     def _pages(self, endpoint: str, filter: str, limit: int) -> AsyncIterator[gateway.Rollout]:
         parent = names.endpoint(self._connection.project, endpoint)
         request = gateway.ListRolloutsRequest(parent=parent, filter=filter)
-        return self._connection.pages(
-            self._rollouts.ListRollouts, request, lambda page: page.rollouts, limit=limit
-        )
+        return self._connection.pages(self._rollouts.ListRollouts, request, lambda page: page.rollouts, limit=limit)
 
     async def _name(self, rollout: str) -> str:
         if rollout.startswith("projects/"):

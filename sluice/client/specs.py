@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypedDict, get_type_hints
+from typing import Any, Literal, TypedDict, get_type_hints
 
 from kit.rpc.errors import Invalid
 from sluice.client import names
@@ -159,7 +159,7 @@ def read_spec(path: Path, parent: str, over: Mapping[str, str]) -> trainer.Train
         raise Invalid(f"`{path}` is no YAML ({str(error).splitlines()[0]}); repair it") from error
     if not isinstance(found, dict):
         raise Invalid(f"`{path}` holds no fields; give a TrainingJobSpec as YAML, such as `model: bank-bot`")
-    fields = {SHORT.get(key, key): value for key, value in found.items()}
+    fields: dict[str, Any] = {SHORT.get(str(key), str(key)): value for key, value in found.items()}
     fields |= {SHORT.get(key, key): value for key, value in over.items() if value}
     try:
         spec = ParseDict(fields, trainer.TrainingJobSpec())

@@ -94,9 +94,7 @@ class Sender:
                 digest=digest,
                 request_id=str(uuid.uuid5(UPLOADS, seed)),
             )
-            created: dataset.CreateUploadResponse = await self._connection.call(
-                self._uploads.CreateUpload, request
-            )
+            created: dataset.CreateUploadResponse = await self._connection.call(self._uploads.CreateUpload, request)
             try:  # a repeat gives the first answer, so read what has become of it
                 upload = await self._present(created.upload.name)
             except NotFound:
@@ -105,9 +103,7 @@ class Sender:
             if over and not upload.violations:  # refused rows stay refused; anything else may go better now
                 continue
             return upload
-        raise Unavailable(
-            f"`{file_name}` failed too often; `sluice events tail --service dataset` tells more"
-        )
+        raise Unavailable(f"`{file_name}` failed too often; `sluice events tail --service dataset` tells more")
 
     async def _present(self, name: str) -> dataset.Upload:
         request = dataset.GetUploadRequest(name=name)
@@ -159,9 +155,7 @@ class Sender:
         )
         version = answer.dataset_version
         if version.source_digest != digest:
-            raise Corrupt(
-                f"`{name}` was made of {version.source_digest}, but {digest} was sent; upload the file again"
-            )
+            raise Corrupt(f"`{name}` was made of {version.source_digest}, but {digest} was sent; upload the file again")
         return version
 
 

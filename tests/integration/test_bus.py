@@ -6,6 +6,7 @@ import json
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from sqlmodel import select
 
 from kit.auth.principal import Principal
 from kit.bus import Bus, Consumer, EventServicer, Reconciler, Relay, Retention, letters, replay
@@ -18,7 +19,6 @@ from kit.store.tables import KIT
 from sluice.events import v1 as events
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
-from sqlmodel import select
 from tests.bus_parts import emit, pair, running, unpublished, until
 from tests.servers import free_port, nats_server
 
@@ -127,7 +127,9 @@ async def test_poison_is_buried_at_once_and_others_flow(fresh):
     changed = {trainer.TrainingJobChanged: fresh.handle}
     consumer = Consumer(fresh.registry, fresh.registry_bus, "registry", changed | fresh.handlers)
     subject = "sluice.trainer.v1.training_job.changed"
-    event = events.Event(id="e1", type=subject, source="trainer", subject="x", data_json='{"state":"JOB_STATE_DREAMING"}')
+    event = events.Event(
+        id="e1", type=subject, source="trainer", subject="x", data_json='{"state":"JOB_STATE_DREAMING"}'
+    )
     forged = events.Event(id="e2", type=subject.replace("trainer", "dataset"), source="dataset", data_json="{}")
     large = events.Event(id="e3", type=subject, source="trainer", data_json=json.dumps({"note": "x" * 900_000}))
     poison = [b"\xff\x00", b"[" * 100_000, b"{}", encode(event), encode(forged), encode(large)]
@@ -209,12 +211,16 @@ async def test_passwords_stay_private_and_survive_a_new_config(server):
 
 
 def test_newer_fields_are_ignored_and_newer_enum_values_are_not():
-    event = events.Event(id="1", type="t", data_json='{"training_job":"a","added_later":{"x":1},"state":"JOB_STATE_RUNNING"}')
+    event = events.Event(
+        id="1", type="t", data_json='{"training_job":"a","added_later":{"x":1},"state":"JOB_STATE_RUNNING"}'
+    )
     assert decode_data(event, trainer.TrainingJobChanged).state == types.JOB_STATE_RUNNING
     event.data_json = '{"state":"JOB_STATE_LATER"}'
     with pytest.raises(Undecodable):
         decode_data(event, trainer.TrainingJobChanged)
-    whole = events.Event(id="1", type="t", source="s", subject="中", traceparent="00-a-b-01", data_json='{"x":1}', sequence=7)
+    whole = events.Event(
+        id="1", type="t", source="s", subject="中", traceparent="00-a-b-01", data_json='{"x":1}', sequence=7
+    )
     whole.time.FromJsonString("2026-11-21T12:00:00.123456Z")
     assert decode(encode(whole)) == whole
 

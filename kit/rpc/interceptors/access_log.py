@@ -11,7 +11,7 @@ import grpc
 
 from kit import telemetry
 from kit.rpc.call import caller_of
-from kit.rpc.interceptors.layer import Context, Layer, code_of, is_open
+from kit.rpc.interceptors.layer import Context, Handler, Layer, code_of, is_open
 
 log = telemetry.get_log(__name__)
 
@@ -19,7 +19,7 @@ log = telemetry.get_log(__name__)
 class AccessLog(Layer):
     """The trace id is in the line as in every other."""
 
-    def applies(self, method: str, handler: grpc.RpcMethodHandler) -> bool:
+    def applies(self, method: str, handler: Handler) -> bool:
         """Health checks and reflection would drown the rest."""
         return not is_open(method)
 

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pool
 
 from kit import telemetry
@@ -15,7 +14,7 @@ from kit.auth.principal import Principal
 from kit.rpc.call import Call, enter
 from kit.rpc.errors import Denied
 from kit.rpc.interceptors.faults import refusing
-from kit.rpc.interceptors.layer import Context, Layer, is_open, is_passed_through
+from kit.rpc.interceptors.layer import Context, Handler, Layer, is_open, is_passed_through
 from kit.rpc.projects import projects_of
 from sluice.types import v1 as types
 
@@ -35,7 +34,7 @@ class Auth(Layer):
         self._authenticate = authenticate
         self._authorize = authorize
 
-    def applies(self, method: str, handler: grpc.RpcMethodHandler) -> bool:
+    def applies(self, method: str, handler: Handler) -> bool:
         """Health and reflection are open; of what is passed through, the service behind is the judge."""
         return not is_open(method) and not is_passed_through(handler)
 
@@ -74,8 +73,6 @@ def access_of(method: str) -> types.Access:
         found = None
     option: Any = types.access
     if found is None or not found.GetOptions().HasExtension(option):
-        raise Denied(
-            f"`{method}` does not declare who may call it; the contract must, by the option `access`"
-        )
+        raise Denied(f"`{method}` does not declare who may call it; the contract must, by the option `access`")
     access: types.Access = found.GetOptions().Extensions[option]
     return access

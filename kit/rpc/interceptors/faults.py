@@ -31,6 +31,8 @@ async def refusing(method: str, context: Context) -> AsyncIterator[None]:
         yield
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
+    except grpc.aio.InternalError as gone:  # a message could not be sent: nobody is there to read it
+        raise asyncio.CancelledError from gone
     except Exception as error:
         await abort(context, fault_of(error, method))
 

@@ -11,7 +11,8 @@ import grpc
 
 from kit.rpc.errors import Fault, to_status
 
-Context: TypeAlias = grpc.aio.ServicerContext
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 # Methods that tools call without a key: health checks and reflection.
 OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -21,7 +22,7 @@ def is_open(method: str) -> bool:
     return method.lstrip("/").partition("/")[0] in OPEN_SERVICES
 
 
-def is_passed_through(handler: grpc.RpcMethodHandler) -> bool:
+def is_passed_through(handler: Handler) -> bool:
     """Whether the handler forwards bytes undecoded; the service behind it judges the call."""
     return handler.request_deserializer is None
 
@@ -32,7 +33,7 @@ class Layer(grpc.aio.ServerInterceptor):
     Every rpc runs in a task of its own, so context variables set in ``around`` need no reset.
     """
 
-    def applies(self, method: str, handler: grpc.RpcMethodHandler) -> bool:
+    def applies(self, method: str, handler: Handler) -> bool:
         """Whether the layer wants to see this method."""
         return True
 
@@ -48,9 +49,9 @@ class Layer(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> Handler | None:
         """Wraps the handler that the inner layers give."""
         handler = await continuation(details)
         method = str(details.method)
@@ -58,7 +59,7 @@ class Layer(grpc.aio.ServerInterceptor):
             return handler
         return self._wrapped(method, handler)
 
-    def _wrapped(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    def _wrapped(self, method: str, handler: Handler) -> Handler:
         async def one_request(request: Any, context: Context) -> Any:
             async with self.around(method, context) as state:
                 await self.on_request(method, context, state, request, True)
@@ -72,9 +73,7 @@ class Layer(grpc.aio.ServerInterceptor):
                     requests = seen(first, requests, context, state)
                 return await respond(requests, context)
 
-        async def seen(
-            first: Any, requests: AsyncIterator[Any], context: Context, state: Any
-        ) -> AsyncIterator[Any]:
+        async def seen(first: Any, requests: AsyncIterator[Any], context: Context, state: Any) -> AsyncIterator[Any]:
             if first is not None:
                 yield first
             async for message in requests:
@@ -86,11 +85,12 @@ class Layer(grpc.aio.ServerInterceptor):
         kind += "stream" if handler.response_streaming else "unary"
         respond = _write_all(getattr(handler, kind)) if handler.response_streaming else getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(
+        wrapped: Handler = make(
             many_requests if handler.request_streaming else one_request,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+        return wrapped
 
 
 def _write_all(behavior: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Awaitable[None]]:

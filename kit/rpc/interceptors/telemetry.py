@@ -11,7 +11,7 @@ import grpc
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from kit import telemetry
-from kit.rpc.interceptors.layer import Context, Layer, code_of, is_open
+from kit.rpc.interceptors.layer import Context, Handler, Layer, code_of, is_open
 
 SERVER_FAULTS = {
     grpc.StatusCode.UNKNOWN,
@@ -26,7 +26,7 @@ SERVER_FAULTS = {
 class Telemetry(Layer):
     """Span and attributes follow OpenTelemetry's semantic conventions for rpc servers."""
 
-    def applies(self, method: str, handler: grpc.RpcMethodHandler) -> bool:
+    def applies(self, method: str, handler: Handler) -> bool:
         """Health checks and reflection are not worth a trace."""
         return not is_open(method)
 
@@ -34,9 +34,7 @@ class Telemetry(Layer):
     async def around(self, method: str, context: Context) -> AsyncIterator[None]:
         """Opens the span, and closes it with the code of the rpc whatever happened."""
         service, _, name = method.lstrip("/").partition("/")
-        parent = next(
-            (value for key, value in context.invocation_metadata() or () if key == "traceparent"), ""
-        )
+        parent = next((value for key, value in context.invocation_metadata() or () if key == "traceparent"), "")
         started = time.perf_counter()
         with telemetry.with_traceparent(str(parent)):
             attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}

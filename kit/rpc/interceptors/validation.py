@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import protovalidate
 from google.protobuf.message import Message
 
 from kit.rpc.errors import Invalid
-from kit.rpc.interceptors.layer import Context, Layer, is_open, is_passed_through
+from kit.rpc.interceptors.layer import Context, Handler, Layer, is_open, is_passed_through
 
 SHOWN = 3
 
@@ -19,7 +18,7 @@ SHOWN = 3
 class Validation(Layer):
     """Refuses a message with BadRequest violations, field path and text each."""
 
-    def applies(self, method: str, handler: grpc.RpcMethodHandler) -> bool:
+    def applies(self, method: str, handler: Handler) -> bool:
         """What is passed through is undecoded here, and validated by the service behind."""
         return not is_open(method) and not is_passed_through(handler)
 
@@ -36,9 +35,7 @@ class Validation(Layer):
 
 def validate(message: Message) -> None:
     """Raises Invalid (INVALID_FIELD) naming the fields that break a rule of the contract."""
-    violations = [
-        (path_of(found.proto), found.proto.message) for found in protovalidate.collect_violations(message)
-    ]
+    violations = [(path_of(found.proto), found.proto.message) for found in protovalidate.collect_violations(message)]
     if not violations:
         return
     shown = "; ".join(f"`{field}` {text}" if field else text for field, text in violations[:SHOWN])

@@ -34,7 +34,7 @@ class Attempt:
         epoch: int,
         *,
         folder: JobFolder,
-        attempts: trainer.AttemptServiceStub,
+        attempts: trainer.AttemptServiceAsyncStub,
         sources: Sources,
         environ: Mapping[str, str],
         recipes: Mapping[str, Sequence[str]],
@@ -152,7 +152,7 @@ class Attempt:
             self.reporter.said.progress.phase = phase
             self.reporter.news()
 
-    def _obey(self, command: trainer.AttemptCommand.ValueType) -> None:
+    def _obey(self, command: trainer.AttemptCommand) -> None:
         if command == trainer.ATTEMPT_COMMAND_CANCEL and not self.cancelled.is_set():
             self.cancelled.set()
             recipe.tell(self.folder, "cancel")

@@ -45,10 +45,10 @@ class Reporter:
 
     def __init__(
         self,
-        attempts: trainer.AttemptServiceStub,
+        attempts: trainer.AttemptServiceAsyncStub,
         job: str,
         epoch: int,
-        obey: Callable[[trainer.AttemptCommand.ValueType], None],
+        obey: Callable[[trainer.AttemptCommand], None],
         pace: Pace,
     ) -> None:
         """``obey`` is called with every command that comes, repeats included."""
@@ -89,7 +89,7 @@ class Reporter:
             self._obey(command)
             await self._until_next()
 
-    async def _send(self) -> trainer.AttemptCommand.ValueType | None:
+    async def _send(self) -> trainer.AttemptCommand | None:
         """The command that came back; None after the last report."""
         sent = trainer.ReportAttemptRequest()
         sent.CopyFrom(self.said)

@@ -32,7 +32,7 @@ KINDS = {"full": types.ARTIFACT_KIND_FULL, "adapter": types.ARTIFACT_KIND_ADAPTE
 class Ending:
     """The end of an attempt, as it is reported."""
 
-    outcome: trainer.AttemptOutcome.ValueType
+    outcome: trainer.AttemptOutcome
     failure: types.Failure | None = None
     result: trainer.TrainingResult | None = None
 

@@ -32,8 +32,8 @@ T = TypeVar("T")
 class Sources:
     """Where inputs come from."""
 
-    datasets: dataset.DatasetVersionServiceStub
-    models: registry.ModelVersionServiceStub
+    datasets: dataset.DatasetVersionServiceAsyncStub
+    models: registry.ModelVersionServiceAsyncStub
     blobs: BlobStore
 
 
@@ -88,7 +88,7 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
-async def _rows(datasets: dataset.DatasetVersionServiceStub, name: str, folder: AttemptFolder) -> str:
+async def _rows(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, folder: AttemptFolder) -> str:
     answer = await datasets.GetDatasetVersion(dataset.GetDatasetVersionRequest(name=name), timeout=TIMEOUT_S)
     version = answer.dataset_version
     for split in SPLITS:
@@ -101,7 +101,7 @@ async def _rows(datasets: dataset.DatasetVersionServiceStub, name: str, folder: 
     return version.digest
 
 
-async def _split(datasets: dataset.DatasetVersionServiceStub, name: str, split: str, target: Path) -> int:
+async def _split(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, split: str, target: Path) -> int:
     rows = 0
     with target.open("wb") as file:
         async for piece in datasets.ReadDatasetVersion(dataset.ReadDatasetVersionRequest(name=name, split=split)):

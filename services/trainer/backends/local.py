@@ -1,4 +1,4 @@
-"""Agents as processes of this machine, each in a session of its own so that it outlives the trainer; it knows no task."""
+"""Agents as processes of this machine, in sessions of their own so that they outlive the trainer; knows no task."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class LocalBackend:
         return json.dumps({"pid": pid, "started": started(pid), "mark": mark})
 
     def _spawn(self, job: trainer.TrainingJob, epoch: int, mark: str) -> int:
-        told = trainer.TrainingJob(**{field: getattr(job, field) for field in PASSED_ON})  # type: ignore[arg-type]
+        told = trainer.TrainingJob(**{field: getattr(job, field) for field in PASSED_ON})
         folder = JobFolder.of(self._jobs, job.name).attempt(epoch).path
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)

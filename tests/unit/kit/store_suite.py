@@ -242,7 +242,9 @@ class StoreSuite:
 
     async def test_filters_name_states_by_their_short_names(self, database):
         spec = trainer.TrainingJobSpec(task_type="dpo")
-        await insert(database, job("a", state=types.JOB_STATE_RUNNING), job("b", state=types.JOB_STATE_FAILED, spec=spec))
+        await insert(
+            database, job("a", state=types.JOB_STATE_RUNNING), job("b", state=types.JOB_STATE_FAILED, spec=spec)
+        )
         async with database.read() as session:
 
             async def names(filter: str) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kit.rpc.errors import Corrupt, Exhausted, Invalid, Unavailable
-from kit.store import Database, migrate
+from kit.store import Database, check, migrate
 from kit.store.failpoints import armed
+from kit.store.revise import revise
 from sluice.trainer import v1 as trainer
 from tests.unit.kit.store_suite import JOBS, JobRow, StoreSuite, insert, job
 
@@ -173,4 +174,19 @@ async def test_a_lock_storm_of_processes_loses_nothing(tmp_path, writers=8, unit
     database = await Database.open(url, service="trainer")
     async with database.read() as session:
         assert (await JOBS.get(session, "projects/p/trainingJobs/one")).progress.done == writers * units
+    await database.close()
+
+
+async def test_a_revision_is_written_from_the_models_and_then_they_agree(tmp_path):
+    folder = tmp_path / "versions"
+    database = await Database.open("sqlite://", service="suite")
+    await migrate(database, folder if folder.exists() else None)
+    assert any("suite_job" in line for line in await check(database, JobRow.metadata))
+    path = await revise("suite", "create jobs", folder, JobRow.metadata)
+    assert path == folder / "0001_create_jobs.py"
+    await migrate(database, folder)
+    await migrate(database, folder)
+    assert await check(database, JobRow.metadata) == []
+    assert await revise("suite", "nothing", folder, JobRow.metadata) is None
+    await insert(database, job())
     await database.close()
