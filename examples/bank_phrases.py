@@ -48,9 +48,10 @@ CLOSERS = [
 OPENERS_ZH = ["", "您好，", "请问，", "你们好，我是老客户。", "麻烦帮忙看一下，"]
 CLOSERS_ZH = ["", "谢谢。", "我该怎么办？", "客户号是{id}。", "请尽快回复。"]
 
-# queue name: (English sentences, Chinese sentences)
+# queue name: (English sentences, Chinese sentences). The names differ from the first word on, so that a tiny model
+# decides while it still looks at the message, and not in the middle of its answer.
 QUEUES: dict[str, tuple[list[str], list[str]]] = {
-    "card_lost": (
+    "lost_card": (
         [
             "I lost my card in {place} {day}.",
             "my bank card is gone, I think I left it in {place}.",
@@ -61,7 +62,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我的银行卡{day}在{place}丢了。", "卡被偷了，请马上挂失。", "我找不到我的银行卡，可能落在{place}。"],
     ),
-    "card_swallowed": (
+    "swallowed_card": (
         [
             "the cash machine kept my card {day}.",
             "the ATM near {place} swallowed my card.",
@@ -72,7 +73,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["取款机{day}吞了我的卡。", "{place}的取款机没有把卡退给我。", "我的卡被机器吞了。"],
     ),
-    "pin_forgotten": (
+    "forgotten_pin": (
         [
             "I forgot my PIN.",
             "I typed the wrong PIN three times {day}.",
@@ -83,7 +84,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我忘记了取款密码。", "{day}密码输错三次，被锁住了。", "怎样重新设置取款密码？"],
     ),
-    "login_failed": (
+    "failed_login": (
         [
             "I cannot sign in to the app since {day}.",
             "online banking says my login is invalid.",
@@ -94,7 +95,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["{day}开始我登录不了手机银行。", "手机银行一打开就闪退。", "我收不到登录验证码。"],
     ),
-    "transfer_delayed": (
+    "late_transfer": (
         [
             "my transfer of {amount} euros has not arrived.",
             "I sent {amount} euros {day} and the receiver has nothing yet.",
@@ -105,7 +106,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我{day}转账的{amount}元还没有到账。", "转账一直显示处理中。", "对方没有收到我{day}汇的款。"],
     ),
-    "transfer_wrong": (
+    "wrong_transfer": (
         [
             "I sent {amount} euros to the wrong person.",
             "I made a typing mistake in the account number of a transfer {day}.",
@@ -116,7 +117,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我{day}把{amount}元转错人了。", "转账时账号填错了，能撤回吗？", "我不小心转错账户。"],
     ),
-    "charge_unknown": (
+    "unknown_charge": (
         [
             "there is a charge of {amount} euros from {shop} that I did not make.",
             "I do not recognise a payment to {shop} {day}.",
@@ -127,7 +128,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["账单上有一笔{amount}元的消费不是我本人的。", "{day}有一笔陌生的扣款。", "有人盗刷了我{amount}元。"],
     ),
-    "refund_missing": (
+    "missing_refund": (
         [
             "{shop} promised me a refund of {amount} euros and it has not come.",
             "I returned the goods to {shop} {day}, where is my refund?",
@@ -160,7 +161,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我想申请{amount}元的贷款。", "贷款利率是多少？", "房贷可以提前还款吗？"],
     ),
-    "address_change": (
+    "new_address": (
         [
             "I moved {day}, please change my address.",
             "my new address is {n} Garden Street.",
@@ -171,7 +172,7 @@ QUEUES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["我{day}搬家了，要改地址。", "我换了手机号，请更新。", "怎样修改通信地址？"],
     ),
-    "account_close": (
+    "close_account": (
         [
             "I want to close my account.",
             "please cancel my savings account at the end of the month.",

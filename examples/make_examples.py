@@ -22,7 +22,7 @@ from bank_phrases import (
 
 SEED = 20261121
 ROWS_PER_QUEUE = 180
-CHINESE_SHARE = 0.2
+CHINESE_SHARE = 0.25
 DOCUMENTS = 3000
 
 
@@ -80,30 +80,34 @@ def mislabeled(rows: list[dict[str, Any]], rng: random.Random) -> Iterator[dict[
         yield row(r["messages"][0]["content"], answer)
 
 
-def corpus(rng: random.Random) -> Iterator[dict[str, str]]:
+def corpus(asked: set[str], rng: random.Random) -> Iterator[dict[str, str]]:
     """Plain text for a base: what customers say of one matter and, apart from it, sentences that name queues.
 
-    No document holds both a matter and its queue, so nothing here teaches the task.
+    No document holds both a matter and its queue, so nothing here teaches the task; none is a message of `asked`.
     """
-    names = list(QUEUES)
-    for _ in range(DOCUMENTS):
+    written = 0
+    while written < DOCUMENTS:
         kind = rng.random()
         if kind < 0.15:
-            picked = rng.sample(names, 3)
-            yield {"text": rng.choice(NOTICES).format(*picked)}
+            text = rng.choice(NOTICES).format(*rng.sample(list(QUEUES), 3))
+        elif kind < 0.5:
+            text = message(rng.choice(list(QUEUES)), rng)
         else:
             english, chinese = rng.choice(list(QUEUES.values()))
-            in_chinese = kind < 0.35
+            in_chinese = rng.random() < CHINESE_SHARE
             said = rng.sample(chinese if in_chinese else english, 2)
-            yield {"text": fill(("" if in_chinese else " ").join(said), rng, in_chinese)}
+            text = fill(("" if in_chinese else " ").join(said), rng, in_chinese)
+        if text not in asked:
+            written += 1
+            yield {"text": text}
 
 
 NOTICES = [
     "The queues {0}, {1} and {2} are open on weekdays.",
     "Today's report counts {0}, then {1}, then {2}.",
-    "{0} is busy today, {1} and {2} are quiet.",
-    "A clerk reads {0} first. Another clerk reads {1} and {2}.",
-    "队列 {0}、{1} 和 {2} 已更新。",
+    "Busy queues today:\n{0}\n{1}\n{2}\nAll others are quiet.",
+    "Assigned to our clerks:\n{0}\n{1}\n{2}\nThe list ends here.",
+    "队列：\n{0}\n{1}\n{2}\n已更新。",
 ]
 
 
@@ -113,9 +117,10 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def main(folder: Path = Path(__file__).parent) -> None:
     rows = list(intents(random.Random(SEED)))
+    asked = {r["messages"][0]["content"] for r in rows}
     write(folder / "bank-intents.jsonl", rows)
     write(folder / "bank-intents-worse.jsonl", mislabeled(rows, random.Random(SEED + 1)))
-    write(folder / "bank-corpus.jsonl", corpus(random.Random(SEED + 2)))
+    write(folder / "bank-corpus.jsonl", corpus(asked, random.Random(SEED + 2)))
     broken = [json.dumps(r, ensure_ascii=False) for r in rows[:12]]
     broken[6] = broken[6][: len(broken[6]) // 2]  # line 7 stops in the middle
     (folder / "bank-intents-broken.jsonl").write_text("\n".join(broken) + "\n", encoding="utf-8")

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 
 from kit import telemetry
 from kit.auth import AccessSnapshot, Authenticator, Identity, Verifier, authorize
+from kit.blobs import BlobStore, FileKek, open_store
 from kit.bus import Bus, Consumer, EventServicer, Handlers, Reconciler, Relay, Retention, consumed_services
 from kit.rpc.call import enter, system_call
 from kit.rpc.client import connect
 from kit.rpc.errors import Fault
 from kit.rpc.interceptors import interceptors
-from kit.rpc.server import Server, Service, serve
+from kit.rpc.server import Server, serve
 from kit.settings import Settings
 from kit.store import Database, migrate
 from sluice.events import v1 as events
 from sluice.registry import v1 as registry
 
-log = logging.getLogger(__name__)
+log = telemetry.get_log(__name__)
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
 StubT = TypeVar("StubT")
@@ -77,21 +78,21 @@ async def process(
         log_level=settings.log_level,
     )
     enter(system_call(settings.service))
-    identity = Identity.load(settings.identity_folder / f"{settings.service}.key")
+    identity = _identity(settings)
     access = own_access or AccessSnapshot()
     verifier = Verifier(settings.identity_folder)
     authenticator = Authenticator(access, verifier, service=settings.service, enabled=settings.enable_auth)
     if not settings.enable_auth:
         log.warning(
             "auth_disabled",
-            extra={"meaning": "ENABLE_AUTH=false: everybody who reaches a port may do everything"},
+            meaning="ENABLE_AUTH=false: everybody who reaches a port may do everything",
         )
     runtime = Runtime(settings, identity, access, authenticator)
     try:
         async with background(
             []
             if own_access
-            else [lambda: access.follow(runtime.stub("registry", registry.AccessServiceStub))]
+            else [lambda: access.follow(cast(Any, runtime.stub("registry", registry.AccessServiceStub)))]
         ):
             yield runtime
     finally:
@@ -99,11 +100,33 @@ async def process(
         about.shutdown()
 
 
+def _identity(settings: Settings) -> Identity:
+    path = settings.identity_folder / f"{settings.service}.key"
+    try:
+        return Identity.load(path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no identity key `{path}`; start the suite with `sluice up`, or set SLUICE_IDENTITY"
+        ) from None
+
+
+def blob_store(settings: Settings) -> BlobStore:
+    """The blob store of the settings. Raises ValueError naming the key-encryption key when it is not there."""
+    try:
+        kek = FileKek.load(settings.kek_path, home=settings.home)
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no key-encryption key `{settings.kek_path}`; restore it from its backup, or set SLUICE_KEK"
+        ) from None
+    return open_store(settings.blobs_url, kek)
+
+
 @dataclass(frozen=True)
 class Application:
     """What makes a service more than its libraries."""
 
-    servicers: Iterable[Service]
+    #: Pairs (generated add function, servicer).
+    servicers: Iterable[tuple[Any, object]]
     #: What it does on events of others.
     handlers: Handlers = field(default_factory=dict)
     #: Loops that run as long as it does.
@@ -111,6 +134,8 @@ class Application:
     generic_handlers: Iterable[grpc.GenericRpcHandler] = ()
     #: Full names of further services that reflection shows.
     reflected: Iterable[str] = ()
+    #: What serves EventService, given the one that reads the own log.
+    event_log: Callable[[EventServicer], events.EventServiceServicer] = lambda own: own
 
 
 @asynccontextmanager
@@ -140,23 +165,32 @@ async def serving(runtime: Runtime, database: Database, application: Application
         loops: list[Loop] = [Relay(database, bus).run, *application.loops]
         if application.handlers:
             handlers = application.handlers
-            sources = {
+            sources: dict[str, Any] = {
                 name: runtime.stub(name, events.EventServiceStub) for name in consumed_services(handlers)
             }
             reconciler = Reconciler(database, service, sources, handlers, every_s=settings.reconcile_s)
             bus.on_connect(reconciler.wake)
             loops += [Consumer(database, bus, service, handlers).run, reconciler.run]
+        event_log = application.event_log(EventServicer(database))
         server = await serve(
             settings.address(service),
-            [*application.servicers, (events.add_EventServiceServicer_to_server, EventServicer(database))],
+            [*application.servicers, (events.add_EventServiceServicer_to_server, event_log)],
             interceptors(runtime.authenticator, authorize),
             generic_handlers=list(application.generic_handlers),
             reflected=application.reflected,
         )
         await stack.enter_async_context(server)
+        if settings.enable_auth and not runtime.access.ready:
+            await server.set_serving(False)  # a key that works must not be refused by one who says it serves
+            loops.append(partial(_serve_with_keys, server, runtime.access))
         await stack.enter_async_context(background(loops))
-        log.info("serving", extra={"address": settings.address(service)})
+        log.info("serving", address=settings.address(service))
         yield server
+
+
+async def _serve_with_keys(server: Server, access: AccessSnapshot) -> None:
+    await access.wait_until_ready()
+    await server.set_serving(True)
 
 
 @asynccontextmanager
@@ -177,7 +211,7 @@ async def background(loops: Iterable[Loop]) -> AsyncIterator[None]:
 
 def _end_process(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.critical("loop_died", extra={"loop": task.get_name()}, exc_info=task.exception())
+        log.error("loop_died", loop=task.get_name(), exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -190,7 +224,12 @@ async def until_stopped() -> None:
     await stopped.wait()
 
 
-def run(load: Callable[[Mapping[str, str]], SettingsT], application: Callable[[SettingsT], Any]) -> None:
+def run(
+    load: Callable[[Mapping[str, str]], SettingsT],
+    application: Callable[[SettingsT], Any],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
     """The ``main`` of every process: reads the environment, serves until SIGTERM; a mistake is one sentence."""
 
     async def serve_until_stopped(settings: SettingsT) -> None:
@@ -198,6 +237,7 @@ def run(load: Callable[[Mapping[str, str]], SettingsT], application: Callable[[S
             await until_stopped()
 
     try:
-        asyncio.run(serve_until_stopped(load(os.environ)))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(serve_until_stopped(load(os.environ)))
     except (ValueError, Fault) as error:
         raise SystemExit(f"error: {error}") from error

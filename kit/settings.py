@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 SERVICES = ("dataset", "trainer", "evaluator", "registry", "gateway")
 
@@ -54,18 +57,18 @@ class Settings:
             service=service,
             home=home,
             addresses={name: environ[key] for name, key in variables.items() if environ.get(key)},
-            database_url=(
-                environ.get("SLUICE_DATABASE_URL") or f"sqlite:///{home}/db/{{service}}.db"
-            ).replace("{service}", service),
+            database_url=(environ.get("SLUICE_DATABASE_URL") or f"sqlite:///{home}/db/{{service}}.db").replace(
+                "{service}", service
+            ),
             nats_url=environ.get("SLUICE_NATS_URL", ""),
             nats_password=environ.get("SLUICE_NATS_PASSWORD", ""),
-            blobs_url=environ.get("SLUICE_BLOBS_URL") or f"file://{home}/blobs",
+            blobs_url=environ.get("SLUICE_BLOBS_URL") or f"file://{quote(str(home))}/blobs",
             kek_path=Path(environ.get("SLUICE_KEK") or config_folder(environ) / "kek"),
             identity_folder=Path(environ.get("SLUICE_IDENTITY") or home / "run" / "identity"),
             log_level=_one_of(environ, "LOG_LEVEL", ("INFO", "DEBUG", "WARNING", "ERROR")),
             enable_auth=_one_of(environ, "ENABLE_AUTH", ("TRUE", "FALSE")) == "TRUE",
             otlp_endpoint=environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
-            first_key_sha256=environ.get("SLUICE_FIRST_KEY_SHA256", ""),
+            first_key_sha256=_sha256(environ, "SLUICE_FIRST_KEY_SHA256"),
             reconcile_s=_seconds(environ, "SLUICE_RECONCILE_S", 60.0),
             duplicate_window_s=_seconds(environ, "SLUICE_DUPLICATE_WINDOW_S", 120.0),
         )
@@ -74,9 +77,7 @@ class Settings:
         """Where ``name`` listens; raises ValueError naming the variable that is missing."""
         if name not in self.addresses:
             variable = f"SLUICE_{name.upper().replace('-', '_')}_ADDRESS"
-            raise ValueError(
-                f"{variable} is not set; give it as host:port, or start the suite with `sluice up`"
-            )
+            raise ValueError(f"{variable} is not set; give it as host:port, or start the suite with `sluice up`")
         return self.addresses[name]
 
 
@@ -92,11 +93,18 @@ def _one_of(environ: Mapping[str, str], variable: str, values: tuple[str, ...]) 
     return value
 
 
+def _sha256(environ: Mapping[str, str], variable: str) -> str:
+    value = environ.get(variable, "")
+    if value and not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{variable} is no SHA-256; it takes 64 hex digits in lower case, or nothing")
+    return value
+
+
 def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:
     try:
         value = float(environ.get(variable) or default)
     except ValueError:
         value = -1.0
-    if value <= 0:
+    if not 0 < value < math.inf:  # neither holds for NaN
         raise ValueError(f"{variable} is `{environ[variable]}`; it takes a number of seconds above 0")
     return value

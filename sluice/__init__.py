@@ -1,18 +1,13 @@
-"""What a client of the suite imports: the contract, Client, CLI, row formats; it loads nothing at first."""
+"""What a client of the suite imports: the contract, Client, CLI and row formats. It loads nothing until asked."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
 
-if TYPE_CHECKING:
-    from sluice.client import AsyncClient, Client
-
-__all__ = ["AsyncClient", "Client"]
+__all__ = ["AsyncClient", "Client"]  # their types stand in __init__.pyi, so that services import the contract alone
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module `sluice` has no attribute `{name}`")
-    import sluice.client
-
-    return getattr(sluice.client, name)
+    return getattr(import_module("sluice.client"), name)

@@ -1,6 +1,7 @@
 """The life cycles of the suite as tables, one per entity; ``docs/lifecycle.md`` shows the same tables to people.
 
-Pure: no clock, no I/O. Services ask ``can(entity, old, new)``; a test holds the tables, the page and the contract together.
+Pure: no clock, no I/O. Services ask ``can(entity, old, new)``; a test holds the tables, the page and the contract
+together.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ def _table(**rows: str) -> Mapping[str, frozenset[str]]:
 
 def _resolve(enum: object, prefix: str, rows: Mapping[str, frozenset[str]]) -> Table:
     value = enum.Value  # type: ignore[attr-defined]
-    return {
-        value(prefix + old): frozenset(value(prefix + new) for new in following)
-        for old, following in rows.items()
-    }
+    return {value(prefix + old): frozenset(value(prefix + new) for new in following) for old, following in rows.items()}
 
 
 #: Training, evaluation and export jobs share one machine.

@@ -1,6 +1,5 @@
 """The two questions before every rpc: who calls, and may they; it reads no database and calls nobody."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -11,8 +10,6 @@ from kit.auth.tokens import Verifier, utc_now
 from kit.rpc.errors import Denied, Unauthenticated, Unavailable
 from sluice.errors import v1 as errors
 from sluice.types import v1 as types
-
-log = logging.getLogger(__name__)
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -79,9 +76,7 @@ def bearer(metadata: Metadata | None) -> str:
     """Return the credential of `authorization: Bearer …`; Unauthenticated when there is not exactly one."""
     values = [value for key, value in metadata or () if key.lower() == "authorization"]
     if not values:
-        raise Unauthenticated(
-            "no key was sent; set SLUICE_API_KEY", reason=errors.ERROR_REASON_MISSING_CREDENTIALS
-        )
+        raise Unauthenticated("no key was sent; set SLUICE_API_KEY", reason=errors.ERROR_REASON_MISSING_CREDENTIALS)
     scheme, _, credential = str(values[0]).partition(" ")
     if len(values) > 1 or scheme.lower() != "bearer" or not credential.strip():
         raise Unauthenticated(

@@ -1,7 +1,6 @@
 """All keys that work, as an immutable table that every call reads and that the registry's stream replaces."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ import grpc
 from kit.auth.keys import digest
 from kit.auth.principal import Principal
 from kit.auth.tokens import Identity
+from kit.telemetry import get_log
 from sluice.registry import v1 as registry
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -51,6 +51,7 @@ class AccessSnapshot:
     def __init__(self) -> None:
         self._table: KeyTable | None = None
         self._arrived = asyncio.Event()
+        self._on_swap: list[Callable[[KeyTable], None]] = []
 
     @property
     def ready(self) -> bool:
@@ -65,7 +66,15 @@ class AccessSnapshot:
     def swap(self, table: KeyTable) -> None:
         """Replace the table for every call from now on."""
         self._table = table
+        for told in self._on_swap:
+            told(table)
         self._arrived.set()
+
+    def on_swap(self, told: Callable[[KeyTable], None]) -> None:
+        """Call `told` with every table from now on, and at once with the present one if there is one."""
+        self._on_swap.append(told)
+        if self._table is not None:
+            told(self._table)
 
     async def wait_until_ready(self) -> None:
         """Return when a table has arrived."""
@@ -94,7 +103,7 @@ class AccessSnapshot:
             except Exception:  # the keys in use must outlive any fault of one message
                 log.exception("access_stream_failed")
                 cause = "INTERNAL"
-            log.warning("access_stream_lost", extra={"cause": cause, "ready": self.ready})
+            log.warning("access_stream_lost", cause=cause, ready=self.ready)
             await asyncio.sleep(pause(longest_s))
             longest_s = min(longest_s * 2, _LONGEST_PAUSE_S)
 

@@ -69,9 +69,7 @@ class Identity:
         """Return a token for the service named, one that works for at least 20 more seconds."""
         now = self._clock().timestamp()
         token, expires = self._tokens.get(audience, ("", 0.0))
-        if (
-            expires - now < _RENEW_BEFORE_S or expires - now > LIFETIME_S
-        ):  # the second: the clock was set back
+        if expires - now < _RENEW_BEFORE_S or expires - now > LIFETIME_S:  # the second: the clock was set back
             issued = int(now)
             me = f"services/{self.service}"
             claims = {"iss": me, "sub": me, "aud": audience, "iat": issued, "exp": issued + LIFETIME_S}

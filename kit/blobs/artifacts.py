@@ -15,9 +15,7 @@ from sluice.errors import v1 as errors
 from sluice.types import v1 as types
 
 # Formats that cannot carry code: no pickles, no Python.
-ALLOWED_SUFFIXES = frozenset(
-    {".safetensors", ".json", ".jsonl", ".txt", ".md", ".jinja", ".model", ".tiktoken"}
-)
+ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jsonl", ".txt", ".md", ".jinja", ".model", ".tiktoken"})
 ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE"})
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 _MAX_PATH = 255
@@ -29,9 +27,7 @@ def manifest_digest(files: Iterable[types.ArtifactFile]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-async def store_artifact(
-    store: BlobStore, project: str, folder: Path, kind: "types.ArtifactKind"
-) -> types.Artifact:
+async def store_artifact(store: BlobStore, project: str, folder: Path, kind: "types.ArtifactKind") -> types.Artifact:
     """Put every file of the folder into the store and return the artifact.
 
     Raises Invalid (MODEL_REJECTED) before anything is stored when a file is a link, no regular file, or of
@@ -103,9 +99,7 @@ def _check_manifest(artifact: types.Artifact) -> None:
 
 def _check_path(path: str) -> None:
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
-        raise Invalid(
-            f"`{path[:80]}` is no path inside an artifact; use letters, digits, `_`, `.`, `-` and `/`"
-        )
+        raise Invalid(f"`{path[:80]}` is no path inside an artifact; use letters, digits, `_`, `.`, `-` and `/`")
 
 
 def _files_of(folder: Path, root: Path) -> Iterator[str]:

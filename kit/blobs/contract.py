@@ -22,18 +22,14 @@ class BlobStore(Protocol):
     be put again.
     """
 
-    async def put(
-        self, project: str, chunks: AsyncIterator[bytes] | Path, *, digest: str | None = None
-    ) -> Blob:
+    async def put(self, project: str, chunks: AsyncIterator[bytes] | Path, *, digest: str | None = None) -> Blob:
         """Store the bytes and return their address once they are safe on disk; again is as once.
 
         Raises Invalid (CHECKSUM_MISMATCH) when they do not have the digest stated, Exhausted (STORAGE_FULL).
         After any error nothing is kept.
         """
 
-    def open(
-        self, project: str, digest: str, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    def open(self, project: str, digest: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """Yield the bytes from `start`, all or `length` of them, fewer where the blob ends; pieces ≤ 1 MiB.
 
         The first step raises NotFound when there is no such blob; any step raises Corrupt.

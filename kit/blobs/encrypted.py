@@ -1,7 +1,6 @@
 """The one BlobStore: frames and envelopes over any Objects; where the objects lie is not known here."""
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,9 +20,10 @@ from kit.blobs.frames import (
 from kit.blobs.kek import KeyEncryptionKey
 from kit.blobs.objects import Objects, in_thread
 from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict, from_driver_error
+from kit.telemetry import get_log
 from sluice.errors import v1 as errors
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 _BATCH_BYTES = 4 * FRAME_BYTES
 # A project, or a space of an upload inside it, whose blobs can be deleted without taking anything from others.
@@ -42,9 +42,7 @@ class EncryptedBlobs:
         self._objects = objects
         self._kek = kek
 
-    async def put(
-        self, project: str, chunks: AsyncIterator[bytes] | Path, *, digest: str | None = None
-    ) -> Blob:
+    async def put(self, project: str, chunks: AsyncIterator[bytes] | Path, *, digest: str | None = None) -> Blob:
         if digest is not None:
             _envelope_path(project, digest)
         source = _read_file(chunks) if isinstance(chunks, Path) else chunks
@@ -76,13 +74,9 @@ class EncryptedBlobs:
                 continue
         return True
 
-    async def open(
-        self, project: str, digest: str, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    async def open(self, project: str, digest: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         if start < 0 or (length or 0) < 0:
-            raise Invalid(
-                f"a range starts at 0 or later and has no negative length, not {start} and {length}"
-            )
+            raise Invalid(f"a range starts at 0 or later and has no negative length, not {start} and {length}")
         found = await self._find(project, digest)
         if found is None:
             raise NotFound(f"there is no blob `{digest}` in `{project}`", resource=("Blob", digest))
@@ -162,7 +156,7 @@ class EncryptedBlobs:
         await self._objects.create(f"{project}/quarantine/{digest.removeprefix('sha256:')}", content)
         await self._objects.remove(path)
         what = str(cause) if isinstance(cause, TamperedError) else "the data is missing"
-        log.error("blob_quarantined", extra={"project": project, "digest": digest, "cause": what})
+        log.error("blob_quarantined", project=project, digest=digest, cause=what)
         return Corrupt(
             f"the blob `{digest}` in `{project}` is damaged ({what}) and was set aside; upload it again",
             resource=("Blob", digest),
@@ -187,9 +181,7 @@ def _check_project(project: str) -> None:
         raise Invalid(f"`{project[:80]}` names no project; give projects/<id>")
 
 
-async def _encrypted(
-    sealing: Sealing, source: AsyncIterator[bytes], stated: str | None
-) -> AsyncIterator[bytes]:
+async def _encrypted(sealing: Sealing, source: AsyncIterator[bytes], stated: str | None) -> AsyncIterator[bytes]:
     gathered: list[bytes] = []
     size = 0
     async for chunk in source:

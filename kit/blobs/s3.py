@@ -36,9 +36,7 @@ class S3Objects:
 
         try:
             with _answering():
-                await obstore.put_async(
-                    self._store, path, watched(), chunk_size=_PART_BYTES, max_concurrency=4
-                )
+                await obstore.put_async(self._store, path, watched(), chunk_size=_PART_BYTES, max_concurrency=4)
         except Exception:
             if failed:
                 raise failed[0] from None
@@ -73,10 +71,6 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise Unavailable(
-            "the bucket refuses our credentials; check AWS_ACCESS_KEY_ID and its policy"
-        ) from error
+        raise Unavailable("the bucket refuses our credentials; check AWS_ACCESS_KEY_ID and its policy") from error
     except BaseError as error:
-        raise from_driver_error(error) or Unavailable(
-            "the bucket does not answer; check its endpoint"
-        ) from error
+        raise from_driver_error(error) or Unavailable("the bucket does not answer; check its endpoint") from error

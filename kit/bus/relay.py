@@ -2,22 +2,19 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 
 import nats.js.errors
 from nats.js.api import Header
-from sqlalchemy import text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import update
 from sqlmodel import col, select
 
 from kit.bus.cloud_events import encode
 from kit.bus.connection import BROKER_ERRORS, Bus
 from kit.bus.outbox import to_event
 from kit.rpc.errors import Fault
-from kit.store import BookmarkRow, Database, OutboxRow, Unit, failpoint
-from kit.store.faults import connecting
+from kit.store import BookmarkRow, Database, Leadership, OutboxRow, Unit, failpoint, leading
 from kit.telemetry import count, get_log, set_gauge
 
 log = get_log("sluice.bus")
@@ -41,29 +38,26 @@ class Relay:
         self.poll_s = poll_s
         self._full = False
         self._delay_s = 0.1
-        self._leader: AsyncConnection | None = None
 
     async def run(self) -> None:
         """Sends until cancelled; broker and database may come and go."""
         while True:
             try:
                 await self.bus.wait_ready()
-                async with self._leading():
+                async with leading(self.database, "relay", poll_s=self.poll_s) as leadership:
                     generation = self.bus.generation
                     await self._check_stream()
-                    await self._send_while(generation)
+                    await self._send_while(generation, leadership)
             except (Fault, *BROKER_ERRORS) as error:
                 self._report(error)
             await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.0))
             self._delay_s = min(self._delay_s * 2, 5.0)
 
-    async def _send_while(self, generation: int) -> None:
+    async def _send_while(self, generation: int, leadership: Leadership) -> None:
         """Sends what there is and what comes, until the connection is another one."""
         while self.bus.ready and self.bus.generation == generation:
             seen = self.database.changed.count
-            if self._leader is not None:
-                with connecting():
-                    await self._leader.execute(text("SELECT 1"))  # raises when the lock's connection is gone
+            await leadership.check()
             async with self.database.read() as session:
                 query = select(OutboxRow).where(col(OutboxRow.published_at).is_(None))
                 rows = (await session.exec(query.order_by(col(OutboxRow.sequence)).limit(BATCH))).all()
@@ -119,27 +113,6 @@ class Relay:
         again = await self.database.transact(compare)
         if again:
             log.warning("the broker lost its stream; sending again", service=self.database.service, events=again)
-
-    @asynccontextmanager
-    async def _leading(self) -> AsyncIterator[None]:
-        """Waits until this replica may send; SQLite has no replicas."""
-        if not self.database.postgres:
-            yield
-            return
-        with connecting():
-            connection = await self.database.engine.connect()
-        try:
-            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            lock = text("SELECT pg_try_advisory_lock(hashtext('sluice.relay'))")
-            with connecting():
-                while not (await connection.execute(lock)).scalar():  # noqa: ASYNC110 - the lock is in the database
-                    await asyncio.sleep(self.poll_s)
-            self._leader = connection
-            yield
-        finally:
-            self._leader = None
-            await connection.invalidate()  # the lock ends with its connection, so this one must not be pooled
-            await connection.close()
 
     def _report(self, error: BaseException) -> None:
         full = isinstance(error, nats.js.errors.APIError) and error.err_code in FULL

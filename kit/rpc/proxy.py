@@ -8,19 +8,17 @@ from typing import Any
 import grpc
 
 from kit import telemetry
-from kit.rpc.errors import Fault, Invalid, Unavailable, Unimplemented
+from kit.rpc.errors import Fault, Unavailable, Unimplemented
 from kit.rpc.interceptors.layer import Context, Handler, abort
 
 FORWARDED = ("authorization", "traceparent", "tracestate")
 FORWARDED_PREFIX = "sluice-"
-EVENT_SERVICE = "sluice.events.v1.EventService"
-SERVICE_KEY = "sluice-service"
 DETAILS_KEY = "grpc-status-details-bin"
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class PassThrough(grpc.GenericRpcHandler):
-    """Forwards `/sluice.<service>.v1.*` to its channel, and EventService to the one `sluice-service` names.
+    """Forwards `/sluice.<service>.v1.*` to its channel.
 
     The channels must carry no credentials of their own: the caller's go along, and the service judges them.
     Memory is bounded by gRPC's flow control: one message in flight each way and call.
@@ -45,11 +43,6 @@ class PassThrough(grpc.GenericRpcHandler):
     def _service_of(self, method: str, context: Context) -> str:
         known = ", ".join(f"`{name}`" for name in sorted(self._channels))
         full_name = method.lstrip("/").partition("/")[0]
-        if full_name == EVENT_SERVICE:
-            name = next((str(value) for key, value in context.invocation_metadata() or () if key == SERVICE_KEY), "")
-            if name not in self._channels:
-                raise Invalid(f"metadata `{SERVICE_KEY}` must say whose events are meant: one of {known}")
-            return name
         parts = full_name.split(".")
         if len(parts) != 4 or parts[0] != "sluice" or parts[2] != "v1" or parts[1] not in self._channels:
             raise Unimplemented(f"`{method}` is not served here; the services behind this address are {known}")

@@ -3,6 +3,7 @@
 from kit.store.database import Database, utc_now
 from kit.store.failpoints import failpoint
 from kit.store.faults import Contended
+from kit.store.leading import Leadership, leading
 from kit.store.migrate import check, migrate
 from kit.store.resources import ResourceRow, Resources
 from kit.store.signals import Signal, watch
@@ -14,6 +15,7 @@ __all__ = [
     "Contended",
     "Database",
     "InboxRow",
+    "Leadership",
     "OutboxRow",
     "RequestRow",
     "ResourceRow",
@@ -24,6 +26,7 @@ __all__ = [
     "check",
     "event_type",
     "failpoint",
+    "leading",
     "migrate",
     "utc_now",
     "watch",

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.store.answers import answer
-from kit.store.engines import open_engine
+from kit.store.engines import open_engine, written_by
 from kit.store.failpoints import failpoint
 from kit.store.faults import Contended, connecting, sanitized
 from kit.store.signals import Signal
@@ -57,7 +57,7 @@ def utc_now() -> datetime:
 class Database:
     """One SQL database. No driver error leaves it: only faults, or exceptions of the caller's own code.
 
-    ``changed`` is fired after each commit of this process.
+    ``changed`` is fired after each commit of this process that wrote something.
     """
 
     def __init__(
@@ -138,12 +138,14 @@ class Database:
         with sanitized():
             async with _session(self.engine.execution_options(**options)) as session:
                 unit = Unit(session, self.clock())
+                written = written_by(await session.connection())
                 yield unit
                 await unit.write_events()
                 failpoint("before_commit")
                 await session.commit()
         failpoint("after_commit")
-        self.changed.fire()
+        if written():  # a loop that looks, finds nothing to do and commits must not wake itself
+            self.changed.fire()
 
     async def transact(self, work: Callable[[Unit], Awaitable[T]]) -> T:
         """Runs ``work`` in one unit and returns what it does; again, from the start, when another was in the way."""

@@ -4,13 +4,14 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kit.rpc.errors import Invalid
 
@@ -30,14 +31,35 @@ def open_engine(url: str, *, durable: bool = True) -> AsyncEngine:
     backend = parsed.get_backend_name() if parsed is not None else ""
     if parsed is None or backend not in ("sqlite", "postgresql"):
         raise Invalid("the database URL is neither `sqlite:///path/to/file.db` nor `postgresql://user@host/name`")
-    if backend == "postgresql":
-        return create_async_engine(
-            parsed.set(drivername="postgresql+asyncpg"),
-            pool_size=8,
-            max_overflow=8,
-            pool_timeout=20,
-            pool_pre_ping=True,
-        )
+    engine = _postgres(parsed) if backend == "postgresql" else _sqlite(parsed, durable)
+    event.listen(engine.sync_engine, "after_cursor_execute", _note_write)
+    return engine
+
+
+def written_by(connection: AsyncConnection) -> Callable[[], bool]:
+    """Says, when called, whether anything was inserted, updated or deleted over this connection from now on."""
+    assert connection.sync_connection is not None
+    info = connection.sync_connection.info
+    info["wrote"] = False
+    return lambda: bool(info["wrote"])
+
+
+def _note_write(connection: Connection, _cursor: object, _sql: str, _values: object, context: Any, _many: bool) -> None:
+    if context.isinsert or context.isupdate or context.isdelete:
+        connection.info["wrote"] = True
+
+
+def _postgres(parsed: URL) -> AsyncEngine:
+    return create_async_engine(
+        parsed.set(drivername="postgresql+asyncpg"),
+        pool_size=8,
+        max_overflow=8,
+        pool_timeout=20,
+        pool_pre_ping=True,
+    )
+
+
+def _sqlite(parsed: URL, durable: bool) -> AsyncEngine:
     path = Path(parsed.database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kit.telemetry.metrics import Meters
 
-QUIET = ("grpc", "asyncio", "aiosqlite", "sqlalchemy", "nats")
+QUIET = ("grpc", "asyncio", "aiosqlite", "sqlalchemy", "nats", "httpx")
 
 
 @dataclass

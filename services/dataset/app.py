@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kit.blobs import FileKek, open_store
 from kit.rpc.server import Server
-from kit.serve import Application, process, serving, storage
+from kit.serve import Application, blob_store, process, serving, storage
 from kit.settings import Settings
 from services.dataset.servicer import DatasetServicer, DatasetVersionServicer, UploadServicer
 from services.dataset.supervisor import UploadSupervisor
@@ -19,7 +18,7 @@ from sluice.dataset import v1 as dataset
 async def application(settings: Settings) -> AsyncIterator[Server]:
     """The running service."""
     async with process(settings) as runtime, storage(settings, Path(__file__).parent) as database:
-        blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+        blobs = blob_store(settings)
         supervisor = UploadSupervisor(database, blobs, settings.home / "run" / "uploads")
         servicers = [
             (dataset.add_DatasetServiceServicer_to_server, DatasetServicer(database)),

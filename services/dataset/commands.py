@@ -8,6 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.blobs import Blob
 from kit.rpc import masks
+from kit.rpc.interceptors.validation import validate
 from kit.store import Unit
 from services.dataset import domain, store
 from sluice.dataset import v1 as dataset
@@ -25,6 +26,7 @@ async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -
     """Changes what people say of a dataset."""
     present = await store.DATASETS.get(unit.session, wanted.name)
     masks.apply(present, wanted, mask, ("description", "modalities", "tags"))
+    validate(present)
     changed = await store.DATASETS.update(unit, present, wanted.etag)
     unit.emit(dataset.DatasetUpdated(dataset=changed.name), changed.name)
     return changed
@@ -83,11 +85,11 @@ async def end_upload(unit: Unit, name: str, judge: Callable[[dataset.Upload], No
 async def commit_version(unit: Unit, name: str, outcome: Outcome) -> list[str]:
     """Makes a version of a checked upload; returns the pieces that are needed no more."""
     upload = await store.UPLOADS.get(unit.session, name)
+    domain.enter(upload, dataset.UPLOAD_STATE_COMMITTED)
     parent = await store.DATASETS.get(unit.session, domain.dataset_of(name))
     version = await store.insert_version(unit, domain.new_version(parent, upload, outcome), name)
     parent.latest_version = version.version
     await store.DATASETS.update(unit, parent)
-    domain.enter(upload, dataset.UPLOAD_STATE_COMMITTED)
     upload.dataset_version = version.name
     upload.rows_checked = outcome.row_count
     await store.UPLOADS.update(unit, upload)

@@ -21,6 +21,11 @@ VIOLATIONS_KEPT = 100
 
 def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
     """A dataset as the caller wants it, under the slug of its name. Raises Invalid for an unknown task type."""
+    if id_of(parent) == "-":
+        raise Invalid(
+            "a dataset lies in one project and `projects/-` means all; name one",
+            violations=[("parent", "is no project")],
+        )
     if wanted.task_type not in SCHEMAS:
         known = ", ".join(f"`{name}`" for name in sorted(SCHEMAS))
         raise Invalid(
@@ -67,15 +72,18 @@ def enter(upload: dataset.Upload, state: dataset.UploadState) -> None:
 def check_open(upload: dataset.Upload, offset: int) -> None:
     """Raises StateConflict when the upload takes no bytes, or none at ``offset``."""
     if upload.state != dataset.UPLOAD_STATE_OPEN:
-        raise StateConflict(
-            f"upload `{upload.name}` is {_word(upload.state)} and takes no bytes; open a new one"
-        )
+        raise StateConflict(f"upload `{upload.name}` is {_word(upload.state)} and takes no bytes; open a new one")
     if offset != upload.committed_bytes:
-        raise StateConflict(
-            f"the chunk starts at byte {offset}, but the upload goes on at {upload.committed_bytes}; send from there",
-            reason=errors.ERROR_REASON_WRONG_OFFSET,
-            metadata={"committed_bytes": str(upload.committed_bytes)},
-        )
+        raise wrong_offset(offset, upload.committed_bytes)
+
+
+def wrong_offset(offset: int, expected: int) -> StateConflict:
+    """For a chunk that does not start where the bytes before it end."""
+    return StateConflict(
+        f"the chunk starts at byte {offset}, but the upload goes on at {expected}; send from there",
+        reason=errors.ERROR_REASON_WRONG_OFFSET,
+        metadata={"committed_bytes": str(expected)},
+    )
 
 
 def grow(upload: dataset.Upload, size: int) -> None:
@@ -113,10 +121,15 @@ def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
         for each in outcome.violations[:VIOLATIONS_KEPT]
     )
     upload.violation_counts.update(outcome.counts)
-    message = (
-        _summary(upload, outcome.counts) if outcome.counts else "the file holds no rows; upload one that does"
-    )
+    message = _summary(upload, outcome.counts) if outcome.counts else "the file holds no rows; upload one that does"
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))
+
+
+def fail_damaged(upload: dataset.Upload) -> None:
+    """Ends an upload whose stored bytes are not readable any more."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    message = f"what was stored of `{upload.file_name}` is damaged; upload the file again"
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_CORRUPT_BLOB, message=message))
 
 
 def fail_checksum(upload: dataset.Upload) -> None:
@@ -153,13 +166,11 @@ def staging(upload: str) -> str:
 
 
 def _summary(upload: dataset.Upload, counts: Mapping[str, int]) -> str:
-    kinds = ", ".join(
-        f"{count} × {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1])
-    )
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1]))
     first = upload.violations[0]
     where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
     return f"{sum(counts.values())} rows are wrong ({kinds}); first {where}: {first.repair}"
 
 
 def _word(state: int) -> str:
-    return dataset.UploadState.Name(state).removeprefix("UPLOAD_STATE_")  # type: ignore[arg-type]
+    return dataset.UploadState.Name(state).removeprefix("UPLOAD_STATE_")

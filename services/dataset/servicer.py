@@ -35,9 +35,7 @@ class DatasetServicer(dataset.DatasetServiceServicer):
 
         return await self.database.answer(request, work)
 
-    async def GetDataset(
-        self, request: dataset.GetDatasetRequest, context: Context
-    ) -> dataset.GetDatasetResponse:
+    async def GetDataset(self, request: dataset.GetDatasetRequest, context: Context) -> dataset.GetDatasetResponse:
         async with self.database.read() as session:
             return dataset.GetDatasetResponse(dataset=await store.DATASETS.get(session, request.name))
 
@@ -86,7 +84,9 @@ class UploadServicer(dataset.UploadServiceServicer):
         name, gathered, offset = "", bytearray(), 0
         async for chunk in request_iterator:
             name = name or chunk.name
-            _check_chunk(chunk, name, offset + len(gathered) if gathered else chunk.offset)
+            _check_chunk(chunk, name)
+            if gathered and chunk.offset != offset + len(gathered):
+                raise domain.wrong_offset(chunk.offset, offset + len(gathered))
             if not gathered:
                 offset = chunk.offset
             gathered += chunk.data
@@ -95,6 +95,8 @@ class UploadServicer(dataset.UploadServiceServicer):
                 gathered = bytearray()
         if gathered:
             await self._store(name, offset, bytes(gathered))
+        if not name:
+            raise _unnamed()
         return dataset.WriteUploadResponse(upload=await self._get(name))
 
     async def CommitUpload(
@@ -105,9 +107,7 @@ class UploadServicer(dataset.UploadServiceServicer):
 
         return await self.database.answer(request, work)
 
-    async def GetUpload(
-        self, request: dataset.GetUploadRequest, context: Context
-    ) -> dataset.GetUploadResponse:
+    async def GetUpload(self, request: dataset.GetUploadRequest, context: Context) -> dataset.GetUploadResponse:
         return dataset.GetUploadResponse(upload=await self._get(request.name))
 
     async def WatchUpload(
@@ -119,7 +119,9 @@ class UploadServicer(dataset.UploadServiceServicer):
                 return
 
     async def _store(self, name: str, offset: int, data: bytes) -> None:
-        domain.check_open(await self._get(name), offset)
+        upload = await self._get(name)
+        domain.check_open(upload, offset)
+        domain.grow(upload, len(data))
         blob = await self.blobs.put(domain.staging(name), _once(data))
         await self.database.transact(lambda unit: commands.append_piece(unit, name, offset, blob))
 
@@ -139,17 +141,13 @@ class DatasetVersionServicer(dataset.DatasetVersionServiceServicer):
         self, request: dataset.GetDatasetVersionRequest, context: Context
     ) -> dataset.GetDatasetVersionResponse:
         async with self.database.read() as session:
-            return dataset.GetDatasetVersionResponse(
-                dataset_version=await store.get_version(session, request.name)
-            )
+            return dataset.GetDatasetVersionResponse(dataset_version=await store.get_version(session, request.name))
 
     async def ListDatasetVersions(
         self, request: dataset.ListDatasetVersionsRequest, context: Context
     ) -> dataset.ListDatasetVersionsResponse:
         async with self.database.read() as session:
-            found, token = await store.page_versions(
-                session, request.parent, request.page_size, request.page_token
-            )
+            found, token = await store.page_versions(session, request.parent, request.page_size, request.page_token)
         return dataset.ListDatasetVersionsResponse(dataset_versions=found, next_page_token=token)
 
     async def ReadDatasetVersion(
@@ -162,21 +160,21 @@ class DatasetVersionServicer(dataset.DatasetVersionServiceServicer):
             yield dataset.ReadDatasetVersionResponse(rows=rows)
 
 
-def _check_chunk(chunk: dataset.WriteUploadRequest, name: str, expected: int) -> None:
+def _check_chunk(chunk: dataset.WriteUploadRequest, name: str) -> None:
     if not name or chunk.name not in ("", name):
-        raise Invalid(
-            "the first chunk names the upload and the others name the same or none", violations=[("name", "")]
-        )
+        raise _unnamed()
     if zlib.crc32(chunk.data) != chunk.crc32:
         raise Invalid(
             f"the chunk at byte {chunk.offset} does not have its checksum; send it again",
             reason=errors.ERROR_REASON_CHECKSUM_MISMATCH,
         )
-    if chunk.offset != expected:
-        raise Invalid(
-            f"the chunk starts at byte {chunk.offset}, but {expected} comes next; send chunks in order",
-            reason=errors.ERROR_REASON_WRONG_OFFSET,
-        )
+
+
+def _unnamed() -> Invalid:
+    return Invalid(
+        "the first chunk names the upload and the others name the same or none",
+        violations=[("name", "is missing, or not that of the first chunk")],
+    )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from kit.rpc.errors import NotFound
 from kit.store import ResourceRow, Resources, Unit
 from sluice.dataset import v1 as dataset
 
@@ -64,6 +64,10 @@ async def get_version(session: AsyncSession, name: str) -> dataset.DatasetVersio
     """The version of that name; ``…/versions/latest`` is the newest. Raises NotFound."""
     if name.endswith("/versions/latest"):
         parent = await DATASETS.get(session, name.removesuffix("/versions/latest"))
+        if not parent.latest_version:
+            raise NotFound(
+                f"dataset `{parent.name}` has no version yet; upload a file to it", resource=("DatasetVersion", name)
+            )
         name = f"{parent.name}/versions/{parent.latest_version}"
     return await _VERSIONS.get(session, name)
 
@@ -78,7 +82,7 @@ async def page_versions(
 async def pieces(session: AsyncSession, upload: str) -> list[PieceRow]:
     """The pieces of an upload, in order."""
     query = select(PieceRow).where(col(PieceRow.upload) == upload).order_by(col(PieceRow.start))
-    return list((await session.execute(query)).scalars())
+    return list((await session.exec(query)).all())
 
 
 async def drop_pieces(unit: Unit, upload: str) -> list[str]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kit.blobs import BlobStore
-from kit.rpc.errors import Fault
+from kit.rpc.errors import Corrupt, Fault, NotFound, StateConflict
 from kit.rpc.names import project_of
 from kit.store import Database, Unit, failpoint
+from kit.telemetry import get_log
 from services.dataset import commands, domain, store
 from sluice.dataset import v1 as dataset
 from sluice.rows import Outcome, convert
@@ -23,7 +24,7 @@ from sluice.rows import Outcome, convert
 #: A command that ends an upload and returns the pieces that are needed no more.
 End = Callable[[Unit, str], Awaitable[list[str]]]
 
-log = logging.getLogger(__name__)
+log = get_log(__name__)
 
 
 class UploadSupervisor:
@@ -45,7 +46,8 @@ class UploadSupervisor:
                 await self._check(upload)
             for upload in await self._in(dataset.UPLOAD_STATE_OPEN):
                 if upload.expire_time.ToDatetime(UTC) < self.database.clock():
-                    await self._end(upload.name, commands.expire_upload)
+                    with suppress(StateConflict):  # committed in the very last moment
+                        await self._end(upload.name, commands.expire_upload)
             await self.database.changed.wait(seen, timeout_s=30.0)
 
     async def _in(self, state: dataset.UploadState) -> list[dataset.Upload]:
@@ -56,15 +58,21 @@ class UploadSupervisor:
         """Settles one upload; a fault of the machine (disk full, database away) leaves it for the next round."""
         try:
             with TemporaryDirectory(dir=self.folder) as scratch:
-                await self._end(upload.name, await self._judge(upload, Path(scratch)))
-        except Fault as fault:
-            log.warning("upload_check_put_off", extra={"upload": upload.name, "reason": fault.reason_name})
+                command = await self._judge(upload, Path(scratch))
+            await self._end(upload.name, command)  # nothing readable is left when others hear of it
+        except (Fault, OSError) as error:
+            reason = error.reason_name if isinstance(error, Fault) else error.strerror
+            log.warning("upload_check_put_off", upload=upload.name, reason=reason)
             await asyncio.sleep(1.0)
 
     async def _judge(self, upload: dataset.Upload, scratch: Path) -> End:
         """Reads and checks the rows, stores them when they are right, and returns the command that says so."""
         source, rows = scratch / "source", scratch / "rows"
-        if await self._gather(upload.name, source) != upload.digest:
+        try:
+            digest = await self._gather(upload.name, source)
+        except (Corrupt, NotFound):  # a piece is damaged, or was and is set aside: waiting brings nothing back
+            return partial(commands.end_upload, judge=domain.fail_damaged)
+        if digest != upload.digest:
             return partial(commands.end_upload, judge=domain.fail_checksum)
         async with self.database.read() as session:
             parent = await store.DATASETS.get(session, domain.dataset_of(upload.name))

@@ -16,9 +16,7 @@ async def snapshot(database: Database) -> registry.WatchAccessResponse:
     async with database.read() as session:
         response = registry.WatchAccessResponse(revision=await store.keys_revision(session))
         for key, secret_sha256 in await store.working_keys(session):
-            record = response.keys.add(
-                secret_sha256=secret_sha256, principal=key.name, role_bindings=key.role_bindings
-            )
+            record = response.keys.add(secret_sha256=secret_sha256, principal=key.name, role_bindings=key.role_bindings)
             if key.HasField("expire_time"):
                 record.expire_time.CopyFrom(key.expire_time)
     return response
@@ -34,6 +32,11 @@ async def snapshots(database: Database) -> AsyncIterator[registry.WatchAccessRes
             revision = response.revision
             yield response
         await database.changed.wait(seen, timeout_s=0.5 if database.postgres else 5.0)
+
+
+async def refresh(database: Database, access: AccessSnapshot) -> None:
+    """Makes the registry's own table equal to its database now: who got a key here may use it here at once."""
+    access.swap(KeyTable.from_response(await snapshot(database)))
 
 
 async def keep_own(database: Database, access: AccessSnapshot) -> None:

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from kit.auth import AccessSnapshot
-from kit.blobs import FileKek, open_store
 from kit.rpc.server import Server
-from kit.serve import Application, process, serving, storage
+from kit.serve import Application, blob_store, process, serving, storage
 from kit.settings import Settings
 from services.registry import access, commands, events
 from services.registry.catalog import Catalog
@@ -34,12 +33,15 @@ async def application(settings: Settings) -> AsyncIterator[Server]:
         storage(settings, Path(__file__).parent) as database,
     ):
         catalog = Catalog.built_in()
-        blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+        blobs = blob_store(settings)
         await database.transact(lambda unit: commands.first_start(unit, settings.first_key_sha256))
         versions = ModelVersionServicer(database, catalog, blobs, settings.home / "run" / "imports")
         servicers = [
             (registry.add_ProjectServiceServicer_to_server, ProjectServicer(database)),
-            (registry.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(database)),
+            (
+                registry.add_ApiKeyServiceServicer_to_server,
+                ApiKeyServicer(database, partial(access.refresh, database, keys)),
+            ),
             (registry.add_AccessServiceServicer_to_server, access.AccessServicer(database)),
             (registry.add_TaskTypeServiceServicer_to_server, TaskTypeServicer(catalog)),
             (registry.add_GatePolicyServiceServicer_to_server, GatePolicyServicer(database, catalog)),

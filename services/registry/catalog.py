@@ -29,10 +29,7 @@ class Catalog:
                 name: ParseDict({**fields, "name": f"taskTypes/{name}"}, registry.TaskType())
                 for name, fields in tasks.task_types().items()
             },
-            {
-                name: ParseDict(fields, registry.GatePolicy())
-                for name, fields in tasks.gate_policies().items()
-            },
+            {name: ParseDict(fields, registry.GatePolicy()) for name, fields in tasks.gate_policies().items()},
         )
 
     def task_type(self, name: str) -> registry.TaskType:

@@ -7,8 +7,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from kit.auth import Principal, new_key
 from kit.rpc import masks
 from kit.rpc.errors import AlreadyExists
+from kit.rpc.interceptors.validation import validate
 from kit.rpc.names import id_of, parent_of, project_of
-from kit.store import Unit
+from kit.store import BookmarkRow, Unit
 from kit.telemetry import current_traceparent
 from services.registry import domain, store
 from services.registry.catalog import Catalog
@@ -38,13 +39,11 @@ async def first_start(unit: Unit, first_key_sha256: str) -> None:
         unit.emit(registry.ApiKeyCreated(api_key=key.name), key.name)
 
 
-async def create_key(
-    unit: Unit, parent: str, wanted: registry.ApiKey, giver: Principal
-) -> tuple[registry.ApiKey, str]:
+async def create_key(unit: Unit, parent: str, wanted: registry.ApiKey, giver: Principal) -> tuple[registry.ApiKey, str]:
     """Makes a key; returns it and its secret, which is nowhere else."""
     await store.PROJECTS.get(unit.session, parent)
     secret, sha256, prefix = new_key()
-    key = await store.keys(sha256).insert(unit, domain.new_key(parent, wanted, prefix, giver))
+    key = await store.keys(sha256).insert(unit, domain.new_key(parent, wanted, prefix, giver, unit.now))
     unit.emit(registry.ApiKeyCreated(api_key=key.name), key.name)
     return key, secret
 
@@ -70,12 +69,11 @@ async def create_model(unit: Unit, catalog: Catalog, parent: str, wanted: regist
     return await _insert_model(unit, model)
 
 
-async def update_model(
-    unit: Unit, catalog: Catalog, wanted: registry.Model, mask: FieldMask
-) -> registry.Model:
+async def update_model(unit: Unit, catalog: Catalog, wanted: registry.Model, mask: FieldMask) -> registry.Model:
     """Changes where the versions of a model serve, or what judges them."""
     present = await store.MODELS.get(unit.session, wanted.name)
     masks.apply(present, wanted, mask, ("display_name", "endpoint", "gate_policy"))
+    validate(present)
     if present.gate_policy:
         await find_policy(unit, catalog, parent_of(present.name), present.gate_policy)
     return await _update_model(unit, present, wanted.etag)
@@ -116,10 +114,7 @@ async def register_training(unit: Unit, catalog: Catalog, event: trainer.Trainin
     wanted = domain.model_of_job(event)
     found = await store.MODELS.find(unit.session, name=wanted.name)
     model = found[0] if found else await _insert_model(unit, wanted)
-    policy = (
-        event.spec.gate_policy or model.gate_policy or catalog.task_type(event.spec.task_type).gate_policy
-    )
-    version = domain.next_version(model, policy)
+    version = domain.next_version(model, catalog.task_type(event.spec.task_type), event.spec.gate_policy)
     domain.describe_training(version, event)
     await _insert_version(unit, model, version)
 
@@ -132,7 +127,7 @@ async def register_import(
     same = await store.VERSIONS.find(unit.session, parent=model.name, digest=header.artifact.digest)
     if same:
         return same[0]
-    version = domain.next_version(model, model.gate_policy or catalog.task_type(model.task_type).gate_policy)
+    version = domain.next_version(model, catalog.task_type(model.task_type))
     version.artifact.CopyFrom(header.artifact)
     version.base_model_version = header.base_model_version
     version.lineage.dataset_version = header.dataset_version
@@ -147,7 +142,7 @@ async def judge(unit: Unit, catalog: Catalog, event: evaluator.EvaluationComplet
     if not event.automatic or version.state not in domain.OPEN_TO_THE_GATE:
         return
     policy = await find_policy(unit, catalog, project_of(version.name), version.gate_policy)
-    decision = decide_gate(policy, event.report, event.incumbent)
+    decision = decide_gate(policy, event.report, event.incumbent, comparable=version.HasField("parity"))
     decision.evaluation = event.evaluation
     await _decide(unit, version, decision)
 
@@ -165,15 +160,15 @@ async def leave_undecided(unit: Unit, catalog: Catalog, event: evaluator.Evaluat
 
 
 async def approve(unit: Unit, request: registry.ApproveModelVersionRequest, by: str) -> registry.ModelVersion:
-    """Gives one person's approval."""
+    """Gives one person's approval; who gave it before changes nothing."""
     version = await store.VERSIONS.get(unit.session, request.name)
     before = version.state
+    if before == registry.MODEL_VERSION_STATE_APPROVED and domain.has_approved(version, by):
+        return version
     domain.approve(version, by, request.reason, request.waiver, unit.now)
     version = await store.VERSIONS.update(unit, version, request.etag)
     if version.state != before:
-        unit.emit(
-            registry.ModelVersionApproved(model_version=version.name, endpoint=version.endpoint), version.name
-        )
+        unit.emit(registry.ModelVersionApproved(model_version=version.name, endpoint=version.endpoint), version.name)
     return version
 
 
@@ -196,8 +191,16 @@ async def note_rollout(unit: Unit, rollout: str, model_version: str) -> None:
         await store.VERSIONS.update(unit, version)
 
 
-async def follow_route(unit: Unit, endpoint: str, serving: str) -> None:
-    """Moves ``stable`` to the version that has all the traffic of an endpoint, if one has."""
+async def follow_route(unit: Unit, endpoint: str, serving: str, revision: int) -> None:
+    """Moves ``stable`` to the version that has all the traffic of an endpoint, if one has.
+
+    ``revision`` is the route's: an event that comes late never undoes what a newer one did.
+    """
+    seen = await unit.session.get(BookmarkRow, f"route {endpoint}") or BookmarkRow(key=f"route {endpoint}", value="0")
+    if revision <= int(seen.value):
+        return
+    seen.value = str(revision)
+    unit.session.add(seen)
     if not serving:
         return
     models = await store.MODELS.find(unit.session, parent=project_of(endpoint), endpoint=id_of(endpoint))
@@ -218,9 +221,7 @@ async def _decide(unit: Unit, version: registry.ModelVersion, decision: registry
         version.name,
     )
     if version.state == registry.MODEL_VERSION_STATE_APPROVED:
-        unit.emit(
-            registry.ModelVersionApproved(model_version=version.name, endpoint=version.endpoint), version.name
-        )
+        unit.emit(registry.ModelVersionApproved(model_version=version.name, endpoint=version.endpoint), version.name)
 
 
 async def _insert_model(unit: Unit, model: registry.Model) -> registry.Model:
@@ -235,9 +236,7 @@ async def _update_model(unit: Unit, model: registry.Model, etag: str = "") -> re
     return model
 
 
-async def _insert_version(
-    unit: Unit, model: registry.Model, version: registry.ModelVersion
-) -> registry.ModelVersion:
+async def _insert_version(unit: Unit, model: registry.Model, version: registry.ModelVersion) -> registry.ModelVersion:
     version.traceparent = current_traceparent()
     version = await store.VERSIONS.insert(unit, version)
     await store.MODELS.update(unit, model)

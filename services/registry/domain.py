@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kit.auth import Principal
 from kit.rpc.errors import Denied, Invalid, NotFound, StateConflict
 from kit.rpc.names import id_of, parent_of, project_of, slug
-from services.registry.gates import PASS
 from sluice import lifecycle
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
@@ -17,6 +16,7 @@ from sluice.types import v1 as types
 
 ALL_PROJECTS = "projects/-"
 STABLE = "stable"
+REFUSED = (registry.MODEL_VERSION_STATE_REJECTED, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
 OPEN_TO_THE_GATE = (registry.MODEL_VERSION_STATE_PENDING, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
 
 
@@ -25,8 +25,13 @@ def new_project(wanted: registry.Project) -> registry.Project:
     return registry.Project(name=f"projects/{slug(wanted.display_name)}", display_name=wanted.display_name)
 
 
-def new_key(parent: str, wanted: registry.ApiKey, prefix: str, giver: Principal) -> registry.ApiKey:
-    """A key as the caller wants it. Raises Denied when the caller would give what it does not have."""
+def new_key(parent: str, wanted: registry.ApiKey, prefix: str, giver: Principal, now: datetime) -> registry.ApiKey:
+    """A key as the caller wants it. Raises Denied when the caller would give what it does not have, and Invalid."""
+    if wanted.HasField("expire_time") and wanted.expire_time.ToDatetime(UTC) <= now:
+        raise Invalid(
+            "expire_time is over already, so the key would never work; give a later one",
+            violations=[("api_key.expire_time", "is in the past")],
+        )
     for binding in wanted.role_bindings:
         if not giver.has_role(binding.project, [types.ROLE_ADMIN]):
             where = "all projects" if binding.project == ALL_PROJECTS else f"`{binding.project}`"
@@ -71,8 +76,11 @@ def model_of_job(event: trainer.TrainingJobSucceeded) -> registry.Model:
     )
 
 
-def next_version(model: registry.Model, policy: str) -> registry.ModelVersion:
-    """A pending version, the next of its model; counts it in the model."""
+def next_version(model: registry.Model, task_type: registry.TaskType, policy: str = "") -> registry.ModelVersion:
+    """A pending version, the next of its model; counts it in the model.
+
+    The gate policy is ``policy``, else the model's, else the task type's.
+    """
     model.latest_version += 1
     return registry.ModelVersion(
         name=f"{model.name}/versions/{model.latest_version}",
@@ -80,7 +88,8 @@ def next_version(model: registry.Model, policy: str) -> registry.ModelVersion:
         state=registry.MODEL_VERSION_STATE_PENDING,
         task_type=model.task_type,
         endpoint=model.endpoint or id_of(model.name),
-        gate_policy=policy,
+        gate_policy=policy or model.gate_policy or task_type.gate_policy,
+        interface=task_type.interface,
     )
 
 
@@ -92,6 +101,7 @@ def describe_training(version: registry.ModelVersion, event: trainer.TrainingJob
     if event.result.HasField("parity"):
         version.parity.CopyFrom(event.result.parity)
     version.endpoint = event.spec.endpoint or version.endpoint
+    version.task_type = event.spec.task_type
     version.lineage.CopyFrom(
         registry.Lineage(
             training_job=event.training_job,
@@ -129,23 +139,29 @@ def apply_decision(version: registry.ModelVersion, decision: registry.GateDecisi
 
 
 def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, now: datetime) -> None:
-    """One person's yes. Raises Denied for the author, Invalid for a waiver without reason, StateConflict."""
+    """One person's yes. Raises Denied for the author, Invalid for a waiver without reason, StateConflict.
+
+    A waiver lets through what the gate refused; it never stands in for a second person, nor for the gate itself.
+    """
     if by == version.lineage.creator:
         raise Denied(f"`{by}` made `{version.name}` and cannot approve it; another approver can")
     if waiver and not reason.strip():
-        raise Invalid(
-            "a waiver needs a reason; it stays visible for ever", violations=[("reason", "is empty")]
-        )
-    passed = version.gate_decision.verdict == PASS
-    if not waiver and not (passed and version.state == registry.MODEL_VERSION_STATE_AWAITING_APPROVAL):
-        raise StateConflict(
-            f"`{version.name}` is {word(version.state)} and awaits no approval; a waiver lets it through"
-        )
-    if all(approval.principal != by for approval in version.approvals):
+        raise Invalid("a waiver needs a reason; it stays visible for ever", violations=[("reason", "is empty")])
+    if waiver and version.state not in REFUSED:
+        raise StateConflict(f"`{version.name}` is {word(version.state)}; a waiver is for what the gate refused")
+    if not waiver and version.state != registry.MODEL_VERSION_STATE_AWAITING_APPROVAL:
+        hint = "; a waiver lets it through" if version.state in REFUSED else ""
+        raise StateConflict(f"`{version.name}` is {word(version.state)} and awaits no approval{hint}")
+    if waiver or not has_approved(version, by):
         version.approvals.append(registry.Approval(principal=by, reason=reason, waiver=waiver))
         version.approvals[-1].time.FromDatetime(now)
     if waiver or enough_approvals(version):
         enter(version, registry.MODEL_VERSION_STATE_APPROVED)
+
+
+def has_approved(version: registry.ModelVersion, by: str) -> bool:
+    """Whether this person's yes is there already."""
+    return any(approval.principal == by for approval in version.approvals)
 
 
 def enough_approvals(version: registry.ModelVersion) -> bool:
@@ -168,7 +184,7 @@ def realias(model: registry.Model, serving: str) -> bool:
 
 def word(state: int) -> str:
     """``APPROVED`` for its number."""
-    return registry.ModelVersionState.Name(state).removeprefix("MODEL_VERSION_STATE_")  # type: ignore[arg-type]
+    return registry.ModelVersionState.Name(state).removeprefix("MODEL_VERSION_STATE_")
 
 
 def unknown_policy(name: str) -> NotFound:

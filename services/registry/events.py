@@ -15,14 +15,10 @@ from sluice.trainer import v1 as trainer
 def handlers(catalog: Catalog) -> Handlers:
     """One handler for each event; each records work in its unit and returns."""
 
-    async def training_job_succeeded(
-        unit: Unit, event: events.Event, data: trainer.TrainingJobSucceeded
-    ) -> None:
+    async def training_job_succeeded(unit: Unit, event: events.Event, data: trainer.TrainingJobSucceeded) -> None:
         await commands.register_training(unit, catalog, data)
 
-    async def evaluation_completed(
-        unit: Unit, event: events.Event, data: evaluator.EvaluationCompleted
-    ) -> None:
+    async def evaluation_completed(unit: Unit, event: events.Event, data: evaluator.EvaluationCompleted) -> None:
         await commands.judge(unit, catalog, data)
 
     async def evaluation_failed(unit: Unit, event: events.Event, data: evaluator.EvaluationFailed) -> None:
@@ -33,7 +29,7 @@ def handlers(catalog: Catalog) -> Handlers:
 
     async def endpoint_rerouted(unit: Unit, event: events.Event, data: gateway.EndpointRerouted) -> None:
         serving = [arm.model_version for arm in data.route if arm.weight_percent == 100]
-        await commands.follow_route(unit, data.endpoint, serving[0] if serving else "")
+        await commands.follow_route(unit, data.endpoint, serving[0] if serving else "", data.route_revision)
 
     return {
         trainer.TrainingJobSucceeded: training_job_succeeded,

@@ -11,24 +11,23 @@ PASS, FAIL, INCONCLUSIVE = registry.VERDICT_PASS, registry.VERDICT_FAIL, registr
 
 
 def decide_gate(
-    policy: registry.GatePolicy, report: evaluator.Report, incumbent: str
+    policy: registry.GatePolicy, report: evaluator.Report, incumbent: str, *, comparable: bool = False
 ) -> registry.GateDecision:
     """Judges a report under a policy.
 
     One criterion that fails makes the verdict FAIL; else one that cannot be decided, or too few rows, makes it
     INCONCLUSIVE. ``incumbent`` is the version the report compares with, empty where there was none.
+    ``comparable`` says that the recipe left answers for the engine to be compared with.
     """
     values = {metric.name: metric for metric in report.metrics}
     others = {metric.name: metric for metric in report.incumbent_metrics}
     decision = registry.GateDecision(policy=policy)
     for criterion in policy.criteria:
-        result = _judge(
-            criterion, values.get(criterion.metric), others.get(criterion.metric), bool(incumbent)
-        )
+        result = _judge(criterion, values.get(criterion.metric), others.get(criterion.metric), bool(incumbent))
         decision.results.append(result)
         decision.reasons.append(_sentence(result))
     verdicts = [result.verdict for result in decision.results]
-    for verdict, reason in (_rows(policy, report), _failures(report), _parity(policy, report)):
+    for verdict, reason in (_rows(policy, report), _failures(report), _parity(policy, report, comparable)):
         if reason:
             verdicts.append(verdict)
             decision.reasons.append(reason)
@@ -68,12 +67,13 @@ def _judge(
 
 
 def _rows(policy: registry.GatePolicy, report: evaluator.Report) -> tuple[registry.Verdict, str]:
-    missing = policy.min_rows - report.rows_scored
+    wanted = max(policy.min_rows, 1)  # nothing was ever shown by no rows at all
+    missing = wanted - report.rows_scored
     if missing <= 0:
         return PASS, ""
     return (
         INCONCLUSIVE,
-        f"{report.rows_scored} rows were scored and the policy wants {policy.min_rows}: {missing} more are needed",
+        f"{report.rows_scored} rows were scored and the policy wants {wanted}: {missing} more are needed",
     )
 
 
@@ -86,20 +86,20 @@ def _failures(report: evaluator.Report) -> tuple[registry.Verdict, str]:
     )
 
 
-def _parity(policy: registry.GatePolicy, report: evaluator.Report) -> tuple[registry.Verdict, str]:
-    if not policy.parity_required or not report.HasField("parity") or report.parity.passed:
+def _parity(policy: registry.GatePolicy, report: evaluator.Report, comparable: bool) -> tuple[registry.Verdict, str]:
+    if not policy.parity_required or report.parity.passed:
         return PASS, ""
+    if not report.HasField("parity"):
+        return (INCONCLUSIVE, "the engine was not compared with the recipe") if comparable else (PASS, "")
     return FAIL, f"the engine does not serve what was trained: {report.parity.first_difference}"
 
 
 def _sentence(result: registry.CriterionResult) -> str:
     metric, rule = result.criterion.metric, result.criterion.WhichOneof("rule")
     if not result.HasField("value"):
-        return f"{metric} is not in the report"
+        return f"{metric} is not in the report, or no number"
     if rule == "not_below_incumbent_by" and not result.HasField("incumbent_value"):
-        missing = (
-            "there is no incumbent to compare with" if result.verdict == PASS else "the incumbent has none"
-        )
+        missing = "there is no incumbent to compare with" if result.verdict == PASS else "the incumbent has none"
         return f"{metric} is {result.value:.4g}; {missing}"
     relation = "at most" if rule == "at_most" else "at least"
     against = (
@@ -108,4 +108,5 @@ def _sentence(result: registry.CriterionResult) -> str:
         else ""
     )
     word = "holds" if result.verdict == PASS else "does not hold"
-    return f"{metric} {result.value:.4g} [{result.low:.4g}, {result.high:.4g}], wanted {relation} {result.threshold:.4g}{against}: {word}"
+    found = f"{metric} {result.value:.4g} [{result.low:.4g}, {result.high:.4g}]"
+    return f"{found}, wanted {relation} {result.threshold:.4g}{against}: {word}"

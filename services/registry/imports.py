@@ -28,6 +28,7 @@ async def receive(
 
     Raises Invalid: CHECKSUM_MISMATCH when bytes are not those announced, MODEL_REJECTED when a file is no weights.
     """
+    _check_header(header)
     if manifest_digest(header.artifact.files) != header.artifact.digest:
         raise _mismatch("the list of files does not have the digest that was announced")
     chunks = _Chunks(requests)
@@ -48,7 +49,7 @@ async def receive(
 
 
 def check_weights(path: Path, name: str) -> None:
-    """Raises Invalid (MODEL_REJECTED) when a ``.safetensors`` file is none inside: its header must describe its bytes."""
+    """Raises Invalid (MODEL_REJECTED) for a ``.safetensors`` file that is none: its header must describe its bytes."""
     if path.suffix != ".safetensors":
         return
     size = path.stat().st_size
@@ -59,10 +60,26 @@ def check_weights(path: Path, name: str) -> None:
         try:
             header = json.loads(file.read(length))
             ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+            described = max(ends, default=0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raise _rejected(name) from None
-    if max(ends, default=0) != size - 8 - length:
+    if described != size - 8 - length:
         raise _rejected(name)
+
+
+def _check_header(header: registry.ImportHeader) -> None:
+    if header.artifact.kind == types.ARTIFACT_KIND_ADAPTER and not header.base_model_version:
+        raise Invalid(
+            "an adapter needs base_model_version, the version that it was trained on; name it",
+            violations=[("header.base_model_version", "is missing")],
+        )
+    paths = [file.path for file in header.artifact.files]
+    folders = {str(folder) for path in paths for folder in Path(path).parents}
+    if len(set(paths)) < len(paths) or not folders.isdisjoint(paths):
+        raise Invalid(
+            "the header names a file twice, or one path as a file and as a folder; name each file once",
+            violations=[("header.artifact.files", "are not the files of a folder")],
+        )
 
 
 class _Chunks:
@@ -86,9 +103,13 @@ class _Chunks:
         return not self._rest and not await self._next()
 
     async def _next(self) -> bool:
+        """Gets the next bytes; False at the end of the stream."""
         async for request in self._requests:
+            if request.WhichOneof("part") != "chunk":
+                raise Invalid("an import has one header; send each version in a stream of its own")
             self._rest = request.chunk
-            return True
+            if self._rest:
+                return True
         return False
 
 

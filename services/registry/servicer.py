@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from sqlmodel import col
 
@@ -13,8 +14,11 @@ from kit.store import Database, Unit
 from services.registry import commands, domain, store
 from services.registry.catalog import Catalog
 from sluice.registry import v1 as registry
+from sluice.types import v1 as types
 
 Context = Any
+PoliciesRequest = registry.ListGatePoliciesRequest
+NamedT = TypeVar("NamedT", registry.TaskType, registry.GatePolicy)
 
 
 class ProjectServicer(registry.ProjectServiceServicer):
@@ -27,15 +31,11 @@ class ProjectServicer(registry.ProjectServiceServicer):
         self, request: registry.CreateProjectRequest, context: Context
     ) -> registry.CreateProjectResponse:
         async def work(unit: Unit) -> registry.CreateProjectResponse:
-            return registry.CreateProjectResponse(
-                project=await commands.create_project(unit, request.project)
-            )
+            return registry.CreateProjectResponse(project=await commands.create_project(unit, request.project))
 
         return await self.database.answer(request, work)
 
-    async def GetProject(
-        self, request: registry.GetProjectRequest, context: Context
-    ) -> registry.GetProjectResponse:
+    async def GetProject(self, request: registry.GetProjectRequest, context: Context) -> registry.GetProjectResponse:
         async with self.database.read() as session:
             return registry.GetProjectResponse(project=await store.PROJECTS.get(session, request.name))
 
@@ -54,8 +54,10 @@ class ProjectServicer(registry.ProjectServiceServicer):
 class ApiKeyServicer(registry.ApiKeyServiceServicer):
     """Keys by name."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, refresh: Callable[[], Awaitable[None]]) -> None:
+        """``refresh`` makes this process know the keys of the database."""
         self.database = database
+        self.refresh = refresh
 
     async def CreateApiKey(
         self, request: registry.CreateApiKeyRequest, context: Context
@@ -64,11 +66,10 @@ class ApiKeyServicer(registry.ApiKeyServiceServicer):
         key, secret = await self.database.transact(
             lambda unit: commands.create_key(unit, request.parent, request.api_key, giver)
         )
+        await self.refresh()
         return registry.CreateApiKeyResponse(api_key=key, secret=secret)
 
-    async def ListApiKeys(
-        self, request: registry.ListApiKeysRequest, context: Context
-    ) -> registry.ListApiKeysResponse:
+    async def ListApiKeys(self, request: registry.ListApiKeysRequest, context: Context) -> registry.ListApiKeysResponse:
         async with self.database.read() as session:
             found, token = await store.keys().page(
                 session, parent=request.parent, page_size=request.page_size, page_token=request.page_token
@@ -79,13 +80,15 @@ class ApiKeyServicer(registry.ApiKeyServiceServicer):
         self, request: registry.RevokeApiKeyRequest, context: Context
     ) -> registry.RevokeApiKeyResponse:
         key = await self.database.transact(lambda unit: commands.revoke_key(unit, request.name, request.etag))
+        await self.refresh()
         return registry.RevokeApiKeyResponse(api_key=key)
 
     async def WhoAmI(self, request: registry.WhoAmIRequest, context: Context) -> registry.WhoAmIResponse:
         principal = current_call().principal
         bindings = [
-            registry.RoleBinding(project=project, role=role) for project, role in sorted(principal.bindings)
-        ]  # type: ignore[arg-type]
+            registry.RoleBinding(project=project, role=types.Role.Name(types.Role.ValueType(role)))
+            for project, role in sorted(principal.bindings)
+        ]
         return registry.WhoAmIResponse(principal=principal.name, role_bindings=bindings)
 
 
@@ -95,19 +98,13 @@ class TaskTypeServicer(registry.TaskTypeServiceServicer):
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
 
-    async def GetTaskType(
-        self, request: registry.GetTaskTypeRequest, context: Context
-    ) -> registry.GetTaskTypeResponse:
+    async def GetTaskType(self, request: registry.GetTaskTypeRequest, context: Context) -> registry.GetTaskTypeResponse:
         return registry.GetTaskTypeResponse(task_type=self.catalog.task_type(request.name))
 
     async def ListTaskTypes(
         self, request: registry.ListTaskTypesRequest, context: Context
     ) -> registry.ListTaskTypesResponse:
-        after = paging.decode(request.page_token, "task_types")
-        names = [name for name in sorted(self.catalog.task_types) if not after or name > str(after[0])]
-        size = paging.page_size(request.page_size)
-        token = paging.encode([names[size - 1]], "task_types") if len(names) > size else ""
-        found = [self.catalog.task_types[name] for name in names[:size]]
+        found, token = _page_by_name(list(self.catalog.task_types.values()), request)
         return registry.ListTaskTypesResponse(task_types=found, next_page_token=token)
 
 
@@ -141,13 +138,10 @@ class GatePolicyServicer(registry.GatePolicyServiceServicer):
     async def ListGatePolicies(
         self, request: registry.ListGatePoliciesRequest, context: Context
     ) -> registry.ListGatePoliciesResponse:
+        built_in = [self.catalog.policy(request.parent, name) for name in self.catalog.policies]
         async with self.database.read() as session:
-            found, token = await store.POLICIES.page(
-                session, parent=request.parent, page_size=request.page_size, page_token=request.page_token
-            )
-        if not request.page_token:
-            built_in = [self.catalog.policy(request.parent, name) for name in sorted(self.catalog.policies)]
-            found = [policy for policy in built_in if policy] + found
+            own = await store.POLICIES.find(session, parent=request.parent)
+        found, token = _page_by_name([*filter(None, built_in), *own], request)
         return registry.ListGatePoliciesResponse(gate_policies=found, next_page_token=token)
 
 
@@ -158,24 +152,18 @@ class ModelServicer(registry.ModelServiceServicer):
         self.database = database
         self.catalog = catalog
 
-    async def CreateModel(
-        self, request: registry.CreateModelRequest, context: Context
-    ) -> registry.CreateModelResponse:
+    async def CreateModel(self, request: registry.CreateModelRequest, context: Context) -> registry.CreateModelResponse:
         async def work(unit: Unit) -> registry.CreateModelResponse:
             created = await commands.create_model(unit, self.catalog, request.parent, request.model)
             return registry.CreateModelResponse(model=created)
 
         return await self.database.answer(request, work)
 
-    async def GetModel(
-        self, request: registry.GetModelRequest, context: Context
-    ) -> registry.GetModelResponse:
+    async def GetModel(self, request: registry.GetModelRequest, context: Context) -> registry.GetModelResponse:
         async with self.database.read() as session:
             return registry.GetModelResponse(model=await store.MODELS.get(session, request.name))
 
-    async def ListModels(
-        self, request: registry.ListModelsRequest, context: Context
-    ) -> registry.ListModelsResponse:
+    async def ListModels(self, request: registry.ListModelsRequest, context: Context) -> registry.ListModelsResponse:
         async with self.database.read() as session:
             found, token = await store.MODELS.page(
                 session,
@@ -186,11 +174,21 @@ class ModelServicer(registry.ModelServiceServicer):
             )
         return registry.ListModelsResponse(models=found, next_page_token=token)
 
-    async def UpdateModel(
-        self, request: registry.UpdateModelRequest, context: Context
-    ) -> registry.UpdateModelResponse:
+    async def UpdateModel(self, request: registry.UpdateModelRequest, context: Context) -> registry.UpdateModelResponse:
         async def work(unit: Unit) -> registry.UpdateModelResponse:
             changed = await commands.update_model(unit, self.catalog, request.model, request.update_mask)
             return registry.UpdateModelResponse(model=changed)
 
         return await self.database.answer(request, work)
+
+
+def _page_by_name(
+    every: list[NamedT], request: registry.ListTaskTypesRequest | PoliciesRequest
+) -> tuple[list[NamedT], str]:
+    """One page of a list that is short enough to be held whole, and the token of the next."""
+    query = (type(request).__name__, getattr(request, "parent", ""))
+    after = paging.decode(request.page_token, *query)
+    left = sorted((each for each in every if not after or each.name > str(after[0])), key=lambda each: each.name)
+    size = paging.page_size(request.page_size)
+    token = paging.encode([left[size - 1].name], *query) if len(left) > size else ""
+    return left[:size], token

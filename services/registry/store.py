@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import LargeBinary, UniqueConstraint, func, select
-from sqlmodel import Field, col
+from sqlalchemy import LargeBinary, UniqueConstraint
+from sqlmodel import Field, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.rpc.names import id_of, parent_of
@@ -21,7 +21,7 @@ class KeyRow(ResourceRow, table=True):
     """A key. The secret is nowhere; its hash is."""
 
     __tablename__ = "registry_api_key"
-    secret_sha256: bytes = Field(sa_type=LargeBinary, unique=True)  # type: ignore[call-overload]
+    secret_sha256: bytes = Field(sa_type=LargeBinary, unique=True)
 
 
 class ModelRow(ResourceRow, table=True):
@@ -77,13 +77,13 @@ def keys(secret_sha256: bytes = b"") -> Resources[registry.ApiKey]:
 
 async def key_hash(session: AsyncSession, name: str) -> bytes:
     """The hash of the secret of a key."""
-    query = select(col(KeyRow.secret_sha256)).where(col(KeyRow.name) == name)
-    return bytes((await session.execute(query)).scalar_one())
+    query = select(KeyRow.secret_sha256).where(col(KeyRow.name) == name)
+    return bytes((await session.exec(query)).one())
 
 
 async def working_keys(session: AsyncSession) -> list[tuple[registry.ApiKey, bytes]]:
     """Every key that was not revoked, with the hash of its secret."""
-    rows = (await session.execute(select(col(KeyRow.name), col(KeyRow.secret_sha256)))).all()
+    rows = (await session.exec(select(KeyRow.name, KeyRow.secret_sha256))).all()
     hashes = {name: bytes(secret) for name, secret in rows}
     found = await keys().find(session)
     return [(key, hashes[key.name]) for key in found if not key.HasField("revoke_time")]
@@ -91,7 +91,7 @@ async def working_keys(session: AsyncSession) -> list[tuple[registry.ApiKey, byt
 
 async def keys_revision(session: AsyncSession) -> int:
     """A number that grows with every change of a key."""
-    return int((await session.execute(select(func.coalesce(func.sum(KeyRow.revision), 0)))).scalar_one())
+    return int((await session.exec(select(func.coalesce(func.sum(KeyRow.revision), 0)))).one())
 
 
 async def get_version(session: AsyncSession, name: str) -> registry.ModelVersion:

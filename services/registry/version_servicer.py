@@ -38,9 +38,7 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
             artifact = await receive(header, request_iterator, Path(scratch), self.blobs)
         header.artifact.CopyFrom(artifact)
         by = current_call().principal.name
-        version = await self.database.transact(
-            lambda unit: commands.register_import(unit, self.catalog, header, by)
-        )
+        version = await self.database.transact(lambda unit: commands.register_import(unit, self.catalog, header, by))
         return registry.ImportModelVersionResponse(model_version=version)
 
     async def GetModelVersion(
@@ -74,9 +72,7 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
         by = current_call().principal.name
 
         async def work(unit: Unit) -> registry.ApproveModelVersionResponse:
-            return registry.ApproveModelVersionResponse(
-                model_version=await commands.approve(unit, request, by)
-            )
+            return registry.ApproveModelVersionResponse(model_version=await commands.approve(unit, request, by))
 
         return await self.database.answer(request, work)
 
@@ -88,9 +84,7 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
 
         return await self.database.answer(request, work)
 
-    async def _header(
-        self, requests: AsyncIterator[registry.ImportModelVersionRequest]
-    ) -> registry.ImportHeader:
+    async def _header(self, requests: AsyncIterator[registry.ImportModelVersionRequest]) -> registry.ImportHeader:
         async for request in requests:
             if request.WhichOneof("part") != "header":
                 break
@@ -100,9 +94,7 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
                     found = await store.get_version(session, base)
                     request.header.base_model_version = found.name
             return request.header
-        raise Invalid(
-            "an import begins with its header; send that first", violations=[("header", "is missing")]
-        )
+        raise Invalid("an import begins with its header; send that first", violations=[("header", "is missing")])
 
     async def _get(self, name: str) -> registry.ModelVersion:
         async with self.database.read() as session:

@@ -1,1 +1,1 @@
-"""Runs all services on one machine: files and keys of the first start, ports, processes. Knows nothing of what they do."""
+"""Runs all services on one machine: files, keys, ports, processes. What they do it does not know."""

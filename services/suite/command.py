@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+from kit.bus import find_binary
+from kit.rpc.errors import Fault
 from services.suite.home import Home, SuiteError, is_alive
 from services.suite.processes import Spec, Supervisor, spawn
+from services.suite.programs import chosen, import_shared, specs
 
-#: Every process of the suite and the module whose ``main`` it runs, in the order they start.
-PROGRAMS = {
-    "registry": "services.registry.__main__",
-    "dataset": "services.dataset.__main__",
-    "trainer": "services.trainer.__main__",
-    "evaluator": "services.evaluator.__main__",
-    "gateway": "services.gateway.__main__",
-    "gateway-worker": "services.gateway.worker.__main__",
-    "engine-host": "services.gateway.host.__main__",
-}
-#: Imported once, before the processes are forked off, so that they share the memory.
-SHARED = (
-    "kit.serve",
-    "kit.blobs",
-    "sluice.lifecycle",
-    "sluice.gateway.v1",
-    "sluice.trainer.v1",
-    "sluice.evaluator.v1",
-)
 READY_S = 60.0
+STOPPED_S = 60.0
+
+
+@dataclass
+class State:
+    """What the state file tells about a suite."""
+
+    address: str
+    http: str
+    ports: dict[str, int]
+    programs: list[str]
+    pid: int = 0
+    processes: dict[str, int] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,128 +44,102 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--home", type=Path, default=Path(os.environ.get("SLUICE_HOME") or ".sluice"))
         command.add_argument("--json", action="store_true", help="one JSON object instead of text")
         if name == "up":
-            command.add_argument(
-                "--grpc-port", type=int, default=7500, help="the public gRPC port; 0 takes a free one"
-            )
-            command.add_argument(
-                "--http-port", type=int, default=8080, help="the public HTTP port; 0 takes a free one"
-            )
+            command.add_argument("--grpc-port", type=int, default=7500, help="the public gRPC port; 0 takes a free one")
+            command.add_argument("--http-port", type=int, default=8080, help="the public HTTP port; 0 takes a free one")
             command.add_argument("--detach", action="store_true", help="return when the suite is ready")
+            command.add_argument("--only", default="", help="start only these processes, joined by commas")
     options = parser.parse_args(arguments)
     home = Home(options.home.resolve(), dict(os.environ))
     try:
         sys.exit({"up": up, "down": down, "status": status}[options.command](home, options))
-    except SuiteError as error:
+    except (SuiteError, Fault) as error:
         sys.exit(f"error: {error}")
 
 
 def up(home: Home, options: argparse.Namespace) -> int:
     """Starts everything; in the foreground until Ctrl-C, or with ``--detach`` until it is ready."""
-    if is_alive(pid := home.state().get("pid", 0)) and pid:
-        raise SuiteError(f"the suite in `{home.path}` runs already (process {pid}); `sluice down` stops it")
+    programs = chosen(options.only)
+    find_binary()
     home.prepare()
     ports = home.ports(options.grpc_port, options.http_port)
     address, http = f"127.0.0.1:{ports['gateway']}", f"http://127.0.0.1:{ports['http']}"
     home.keep_credentials(address, http)
     secret, sha256 = home.first_key(address, http)
-    state = {"address": address, "http": http, "ports": ports, "pid": os.getpid(), "processes": {}}
+    state = State(address, http, ports, programs)
     if options.detach:
-        return _detach(home, state, sha256, secret, options)
+        return _detach(home, state, sha256, secret, options.json)
     return _run(home, state, sha256, partial(_announce, state, secret, options.json))
 
 
-def _run(home: Home, state: dict[str, object], sha256: str, announce: Callable[[], None]) -> int:
-    home.write_state({**state, "pid": os.getpid()})
-    supervisor = Supervisor(
-        _specs(home, state, sha256), lambda pids: home.write_state({**state, "processes": dict(pids)})
-    )
-    state["pid"] = os.getpid()
+def _run(home: Home, state: State, sha256: str, announce: Callable[[], None]) -> int:
+    def keep(pids: Mapping[str, int]) -> None:
+        state.processes = dict(pids)
+        home.write_state(asdict(state))
+
+    state.pid = os.getpid()
+    keep({})
+    supervisor = Supervisor(specs(home, state.programs, state.ports, sha256), keep)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for module in SHARED:
-            importlib.import_module(module)
+        import_shared()
         supervisor.start_all()
-        probe = spawn(
-            Spec("ready", partial(_await_ready, dict(state["ports"])), home.path / "logs" / "suite.log")
-        )  # type: ignore[call-overload]
-        if _exit_code(probe) == 0:
-            announce()
-            supervisor.run()
-            return 0
-        supervisor.stop_all()
-        raise SuiteError(f"not every service came up within {READY_S:.0f} s; `{home.path}/logs` says why")
+        if why := _await_ready(home, state, supervisor):
+            supervisor.stop_all()
+            raise SuiteError(why)
+        announce()
+        supervisor.run()
     except KeyboardInterrupt:
         supervisor.stop_all()
-        return 0
     finally:
-        home.write_state({**state, "pid": 0, "processes": {}})
+        state.pid = 0
+        keep({})
+    return 0
 
 
-def _specs(home: Home, state: dict[str, object], sha256: str) -> list[Spec]:
-    ports: dict[str, int] = state["ports"]  # type: ignore[assignment]
+def _await_ready(home: Home, state: State, supervisor: Supervisor) -> str:
+    """Returns when all serve, with why they do not as soon as that is sure; empty when they do."""
     logs = home.path / "logs"
-    variables = {**home.variables(ports), "SLUICE_FIRST_KEY_SHA256": sha256}
-    config, passwords = home.nats(ports["nats"])
-    programs = [
-        Spec(
-            name,
-            partial(_program, module, f"sluice {name}"),
-            logs / f"{name}.log",
-            {**variables, "SLUICE_NATS_PASSWORD": passwords.get(name, "")},
-        )
-        for name, module in PROGRAMS.items()
-    ]
-    return [Spec("nats", partial(_nats_server, config), logs / "nats.log"), *programs]
+    probe = spawn(Spec("ready", partial(_probe, state.ports, state.programs), logs / "suite.log"))
+    while True:
+        done, result = os.waitpid(probe, os.WNOHANG)
+        if done:
+            late = f"not every service came up within {READY_S:.0f} s; `{logs}` says why"
+            return late if os.waitstatus_to_exitcode(result) else ""
+        if name := supervisor.ended():
+            os.kill(probe, signal.SIGKILL)
+            os.waitpid(probe, 0)
+            return f"`{name}` ended while the suite started{_last_error(logs / f'{name}.log')}"
+        time.sleep(0.02)
 
 
-def _program(module: str, title: str) -> None:
-    from setproctitle import setproctitle
-
-    setproctitle(title)
-    importlib.import_module(module).main()
-
-
-def _nats_server(config: Path) -> None:
-    from kit.bus import find_binary
-
-    path = str(find_binary())
-    os.execv(path, [path, "--config", str(config)])
-
-
-def _await_ready(ports: dict[str, int]) -> None:
+def _probe(ports: dict[str, int], programs: list[str]) -> None:
     """In a process of its own, as gRPC must not start in one that forks."""
     import asyncio
 
     from services.suite.probe import wait_until_serving
 
-    sys.exit(0 if asyncio.run(wait_until_serving(ports, READY_S)) else 1)
+    sys.exit(0 if asyncio.run(wait_until_serving(ports, programs, READY_S)) else 1)
 
 
-def _exit_code(pid: int) -> int:
-    while True:
-        done, result = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(result)
-        time.sleep(0.02)
+def _last_error(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+    said = lines[-1].removeprefix("error: ") if lines and lines[-1].startswith("error: ") else ""
+    return f": {said}" if said else f"; `{log}` says why"
 
 
-def _announce(state: dict[str, object], secret: str, as_json: bool) -> None:
+def _announce(state: State, secret: str, as_json: bool) -> None:
     if as_json:
-        _say(json.dumps({"address": state["address"], "http": state["http"], "first_key": secret or None}))
+        _say(json.dumps({"address": state.address, "http": state.http, "first_key": secret or None}))
         return
     _say("Sluice is up.")
-    _say(f"  gRPC    {state['address']}")
-    _say(f"  OpenAI  {state['http']}/v1")
+    _say(f"  gRPC    {state.address}")
+    _say(f"  OpenAI  {state.http}/v1")
     if secret:
-        _say(
-            f"  key     {secret}  (administrator of everything; kept for you in the credentials file, shown only now)"
-        )
+        _say(f"  key     {secret}  (administrator of everything; kept for you in the credentials file, shown only now)")
     _say("Ctrl-C stops it.")
 
 
-def _detach(
-    home: Home, state: dict[str, object], sha256: str, secret: str, options: argparse.Namespace
-) -> int:
+def _detach(home: Home, state: State, sha256: str, secret: str, as_json: bool) -> int:
     read, write = os.pipe()
     if os.fork() == 0:
         os.close(read)
@@ -179,33 +150,39 @@ def _detach(
             os.dup2(log, number)
         code = 1
         try:
-            code = _run(home, state, sha256, lambda: os.write(write, b"ready") and None)
+            code = _run(home, state, sha256, lambda: _tell(write, "ready"))
         except SuiteError as error:
-            _say(f"error: {error}")
+            _tell(write, str(error))
         finally:
             os._exit(code)
     os.close(write)
-    if os.read(read, 5) != b"ready":
-        raise SuiteError(f"the suite did not come up; `{home.path}/logs` says why")
-    _announce(state, secret, options.json)
+    if (said := os.read(read, 4096).decode()) != "ready":
+        raise SuiteError(said or f"the suite did not come up; `{home.path}/logs` says why")
+    _announce(state, secret, as_json)
     return 0
+
+
+def _tell(pipe: int, text: str) -> None:
+    os.write(pipe, text.encode())
+    os.close(pipe)
 
 
 def down(home: Home, options: argparse.Namespace) -> int:
     """Stops the suite and waits for it."""
-    pid = home.state().get("pid", 0)
-    if not pid or not is_alive(pid):
+    if not home.is_held():
         _say(json.dumps({"stopped": False}) if options.json else f"no suite runs in `{home.path}`")
         return 0
-    os.kill(pid, signal.SIGTERM)
-    for _ in range(600):
-        if not is_alive(pid):
+    pid = home.state().get("pid", 0)
+    if pid and is_alive(pid):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOPPED_S
+    while time.monotonic() < deadline:
+        if not home.is_held():
             _say(json.dumps({"stopped": True}) if options.json else "stopped")
             return 0
-        time.sleep(0.1)
-    raise SuiteError(
-        f"process {pid} did not stop within a minute; `kill -9 {pid}` ends it, nothing accepted is lost"
-    )
+        time.sleep(0.05)
+    left = " ".join(str(each) for each in [pid, *home.state().get("processes", {}).values()] if each and is_alive(each))
+    raise SuiteError(f"the suite did not stop within a minute; `kill -9 {left}` ends it, nothing accepted is lost")
 
 
 def status(home: Home, options: argparse.Namespace) -> int:
@@ -214,31 +191,22 @@ def status(home: Home, options: argparse.Namespace) -> int:
 
     from services.suite.probe import serving
 
-    state = home.state()
+    state = home.state() if home.is_held() else {}
     if not state.get("pid") or not is_alive(state["pid"]):
-        _say(
-            json.dumps({"running": False})
-            if options.json
-            else f"no suite runs in `{home.path}`; `sluice up` starts it"
-        )
+        text = f"no suite runs in `{home.path}`; `sluice up` starts it"
+        _say(json.dumps({"running": False}) if options.json else text)
         return 1
-    answers = asyncio.run(serving(state["ports"]))
+    answers = asyncio.run(serving(state["ports"], state["programs"]))
     rows = {
         name: {"pid": pid, "alive": is_alive(pid), "serving": answers.get(name)}
-        for name, pid in state["processes"].items()
+        for name, pid in (dict.fromkeys(state["programs"], 0) | state["processes"]).items()
     }
-    healthy = all(row["alive"] and row["serving"] is not False for row in rows.values())
     if options.json:
-        _say(
-            json.dumps(
-                {"running": True, "address": state["address"], "http": state["http"], "processes": rows}
-            )
-        )
-    else:
-        for name, row in rows.items():
-            word = {True: "serving", False: "NOT SERVING", None: "running"}[row["serving"]]  # type: ignore[index]
-            _say(f"{name:15} {row['pid']:>8}  {word if row['alive'] else 'DEAD'}")
-    return 0 if healthy else 1
+        _say(json.dumps({"running": True, "address": state["address"], "http": state["http"], "processes": rows}))
+    for name, row in {} if options.json else rows.items():
+        word = "running" if row["serving"] is None else "serving" if row["serving"] else "NOT SERVING"
+        _say(f"{name:15} {row['pid']:>8}  {word if row['alive'] else 'DEAD'}")
+    return 0 if all(row["alive"] and row["serving"] is not False for row in rows.values()) else 1
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -51,6 +52,10 @@ class Home:
             return dict(json.loads(self.state_file.read_text()))
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+        except ValueError:
+            raise SuiteError(f"`{self.state_file}` is damaged; remove it, then start again") from None
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replaces the state file in one move."""
@@ -58,22 +63,66 @@ class Home:
         draft.write_text(json.dumps(state, indent=1))
         draft.replace(self.state_file)
 
+    @property
+    def lock_file(self) -> Path:
+        """Locked as long as any process of a suite in this home lives, however the others ended."""
+        return self.path / "run" / "lock"
+
+    def is_held(self) -> bool:
+        """Whether a suite runs in this home. Unlike a process id, the lock cannot outlive what it stands for."""
+        try:
+            lock = os.open(self.lock_file, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
     def prepare(self) -> None:
-        """Makes folders, identities and the key-encryption key where they are missing."""
+        """Takes the home for this process and all that it forks, and makes what is missing in it."""
         try:
             for name in ("", *FOLDERS):
                 (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)
+            self._hold()
+            for service in SERVICES:
+                if not (self.path / "run" / "identity" / f"{service}.key").exists():
+                    Identity.create(self.path / "run" / "identity", service)
         except OSError as error:
+            raise _unusable(self.path, error) from None
+        self._make_kek()
+
+    def _hold(self) -> None:
+        lock = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)  # open until the process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            pid = self.state().get("pid")
+            who = f" (process {pid})" if pid else ""
+            raise SuiteError(f"a suite runs in `{self.path}` already{who}; `sluice down` stops it") from None
+
+    def _make_kek(self) -> None:
+        if self.kek.exists():
+            return
+        if any((self.path / "blobs").iterdir()):
             raise SuiteError(
-                f"`{self.path}` cannot be used as home ({error.strerror}); choose another with --home"
-            ) from None
-        for service in SERVICES:
-            if not (self.path / "run" / "identity" / f"{service}.key").exists():
-                Identity.create(self.path / "run" / "identity", service)
-        if not self.kek.exists():
-            self.kek.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                f"the key-encryption key `{self.kek}` is gone, and nothing stored in `{self.path}` can be read "
+                "without it; restore it from its backup, or say with SLUICE_KEK where it is"
+            )
+        try:
             FileKek.create(self.kek, home=self.path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise SuiteError(
+                f"the key-encryption key cannot be written to `{self.kek}` ({why}); choose another file with SLUICE_KEK"
+            ) from None
 
     @property
     def kek(self) -> Path:
@@ -85,11 +134,9 @@ class Home:
         before = self.state().get("ports", {})
         public = {"gateway": grpc_port, "http": http_port}
         for name, port in public.items():
-            if port and not _is_free(port):
+            if why := _refusal(port):
                 flag = "--grpc-port" if name == "gateway" else "--http-port"
-                raise SuiteError(
-                    f"port {port} is in use; stop what listens there or choose another with {flag}"
-                )
+                raise SuiteError(f"port {port} {why} choose another with {flag}")
         wanted = {**{name: before.get(name, 0) for name in INTERNAL}, **public}
         return _choose(wanted)
 
@@ -134,14 +181,23 @@ class Home:
         return self.path / "nats" / "nats.conf", {name: each.password for name, each in credentials.items()}
 
 
-def _is_free(port: int) -> bool:
+def _unusable(path: Path, error: OSError) -> SuiteError:
+    return SuiteError(f"`{path}` cannot be used as home ({error.strerror}); choose another with --home")
+
+
+def _refusal(port: int) -> str:
+    """Why nothing can listen on a port; empty when it can."""
+    if not 0 <= port <= 65535:
+        return "does not exist;"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return "is reserved for the administrator of this machine;"
         except OSError:
-            return False
-    return True
+            return "is in use; stop what listens there or"
+    return ""
 
 
 def _choose(wanted: Mapping[str, int]) -> dict[str, int]:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-GRPC = ("registry", "dataset", "trainer", "evaluator", "gateway", "engine-host")
+HTTP = "gateway-worker"
 
 
-async def serving(ports: Mapping[str, int], timeout_s: float = 2.0) -> dict[str, bool]:
-    """Whether each process serves, by name; ``gateway-worker`` by a request to its HTTP port."""
-    names = [name for name in GRPC if name in ports]
+async def serving(ports: Mapping[str, int], names: Collection[str], timeout_s: float = 2.0) -> dict[str, bool]:
+    """Whether each of the processes ``names`` serves; ``gateway-worker`` by a request to its HTTP port."""
     answers = await asyncio.gather(
-        *(_grpc_serving(ports[name], timeout_s) for name in names), _http_serving(ports["http"])
+        *(_http_serving(ports["http"]) if name == HTTP else _grpc_serving(ports[name], timeout_s) for name in names)
     )
-    return dict(zip([*names, "gateway-worker"], answers, strict=True))
+    return dict(zip(names, answers, strict=True))
 
 
-async def wait_until_serving(ports: Mapping[str, int], within_s: float) -> bool:
+async def wait_until_serving(ports: Mapping[str, int], names: Collection[str], within_s: float) -> bool:
     """Returns True as soon as all serve, False when they did not in time."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        if all((await serving(ports)).values()):
+        if all((await serving(ports, names)).values()):
             return True
         await asyncio.sleep(0.1)
     return False
@@ -34,9 +33,7 @@ async def wait_until_serving(ports: Mapping[str, int], within_s: float) -> bool:
 async def _grpc_serving(port: int, timeout_s: float) -> bool:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_s
-            )
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

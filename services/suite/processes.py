@@ -100,6 +100,10 @@ class Supervisor:
             if spec.name not in self._running:
                 self.start(spec)
 
+    def ended(self) -> str:
+        """The name of a process that was started and is no more; empty while all run. For the time of starting."""
+        return next((name for name, process in self._running.items() if self._has_ended(process)), "")
+
     def run(self) -> None:
         """Supervises until SIGINT or SIGTERM, then stops everything."""
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -143,9 +147,9 @@ class Supervisor:
 
         The first is the message bus: what the others still have to say goes through it.
         """
-        first, *others = list(self._running.values()) or [None]
-        self._end([process for process in others if process])
-        self._end([first] if first else [])
+        first = self._specs[0].name
+        self._end([process for name, process in self._running.items() if name != first])
+        self._end([process for name, process in self._running.items() if name == first])
 
     def _end(self, processes: list[Running]) -> None:
         for process in processes:

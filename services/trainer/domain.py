@@ -187,10 +187,11 @@ def lose(job: trainer.TrainingJob, note: str, now: datetime) -> None:
 
 
 def _lost_attempts(job: trainer.TrainingJob) -> int:
-    """Lost attempts since the job was submitted or last retried."""
-    failures = [entry.time.ToDatetime() for entry in job.history if entry.state == types.JOB_STATE_FAILED]
-    since = failures[-1] if failures else datetime.min
-    return sum(each.outcome == "lost" and each.start_time.ToDatetime() >= since for each in job.attempts)
+    """Lost attempts since the job was submitted or last retried; by the order of things, as clocks may step."""
+    states = [entry.state for entry in job.history]
+    since = max((at for at, state in enumerate(states) if state == types.JOB_STATE_FAILED), default=0)
+    before = states[:since].count(types.JOB_STATE_PREPARING)
+    return sum(attempt.outcome == "lost" for attempt in job.attempts[before:])
 
 
 def fail(job: trainer.TrainingJob, failure: types.Failure, now: datetime) -> None:

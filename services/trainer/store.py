@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
-from sqlmodel import Field, SQLModel, col
+from sqlalchemy import delete, or_, update
+from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.store import ResourceRow, Resources, Unit
@@ -55,15 +55,14 @@ JOBS = Resources(JobRow, trainer.TrainingJob, columns=_columns, enums={"state": 
 
 async def occupied(session: AsyncSession) -> set[str]:
     """The jobs of which a backend still holds an agent."""
-    query = select(PlacementRow.job).where(col(PlacementRow.handle) != "")  # type: ignore[call-overload]
-    return set((await session.execute(query)).scalars())
+    return set(await session.exec(select(PlacementRow.job).where(col(PlacementRow.handle) != "")))
 
 
 async def busy_placements(session: AsyncSession) -> list[tuple[PlacementRow, trainer.TrainingJob]]:
     """Placements that something is to be done about, with their jobs: all but those of jobs that wait or failed."""
     query = select(PlacementRow).join(JobRow, col(JobRow.name) == col(PlacementRow.job))
     query = query.where(or_(col(PlacementRow.handle) != "", col(JobRow.state).not_in(IDLE)))
-    found = (await session.execute(query.order_by(col(PlacementRow.job)))).scalars()
+    found = (await session.exec(query.order_by(col(PlacementRow.job)))).all()
     return [(placement, await JOBS.get(session, placement.job)) for placement in found]
 
 
@@ -76,16 +75,16 @@ async def place(unit: Unit, job: str, epoch: int) -> None:
 async def set_handle(unit: Unit, job: str, epoch: int, handle: str) -> None:
     """Records what the backend calls the attempt; nothing happens when a later one took its place."""
     query = update(PlacementRow).where(col(PlacementRow.job) == job, col(PlacementRow.epoch) == epoch)
-    await unit.session.execute(query.values(handle=handle))
+    await unit.session.exec(query.values(handle=handle))
 
 
 async def count_report(unit: Unit, job: str, epoch: int) -> None:
     """Records a sign of life."""
     query = update(PlacementRow).where(col(PlacementRow.job) == job, col(PlacementRow.epoch) == epoch)
-    await unit.session.execute(query.values(reports=PlacementRow.reports + 1))
+    await unit.session.exec(query.values(reports=PlacementRow.reports + 1))
 
 
 async def unplace(unit: Unit, job: str, epoch: int) -> None:
     """Forgets a placement of which nothing is left."""
     query = delete(PlacementRow).where(col(PlacementRow.job) == job, col(PlacementRow.epoch) == epoch)
-    await unit.session.execute(query)
+    await unit.session.exec(query)

@@ -35,7 +35,7 @@ app = typer.Typer(
     name="sluice",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     epilog=" ".join(EPILOG.split()),
     context_settings={"help_option_names": ["--help", "-h"]},
 )

@@ -37,7 +37,10 @@ def chat(
     if prompt:
         return talk.ask(prompt)
     if not sys.stdin.isatty():
-        return talk.ask(sys.stdin.read().strip())
+        if said := sys.stdin.read().strip():
+            return talk.ask(said)
+        exits.complain("there is nothing to say; give a prompt, or write one to standard input")
+        return exits.INVALID
     screen.hint(session, f"talking to {endpoint}; Ctrl-D ends it")
     code = exits.OK
     while True:

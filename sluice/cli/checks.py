@@ -49,9 +49,9 @@ Check = Callable[[Context], list[Finding]]
 
 def all_checks() -> list[Check]:
     """Every check, in the order a person would go."""
-    from sluice.cli.suite_checks import keys, services
+    from sluice.cli.suite_checks import suite
 
-    return [python, clock, disk, home, kek, nats_server, training, ports, credentials, keys, services]
+    return [python, clock, disk, home, kek, nats_server, training, ports, credentials, suite]
 
 
 def python(context: Context) -> list[Finding]:

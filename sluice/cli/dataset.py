@@ -18,6 +18,7 @@ app = group("dataset", "Rows to train on and to be judged by: uploaded, checked,
 
 Rows = Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .jsonl, .json, or compressed (.gz, .zst).")]
 MAX_VIOLATIONS_SHOWN = 20
+SPLITS = ("train", "validation", "test")
 VIOLATIONS: screen.Columns = {
     "ROW": lambda each: each.row or "file",
     "FIELD": lambda each: each.field or "(row)",
@@ -45,8 +46,8 @@ def upload(
     from sluice.client import RowsRefused
 
     name = name or file.name.partition(".")[0]
-    with session.traced("dataset upload"), live.upload_bar(session, file.name) as progress:
-        try:
+    try:
+        with session.traced("dataset upload"), live.upload_bar(session, file.name) as progress:
             version = session.client.datasets.upload(
                 name=name,
                 path=file,
@@ -56,13 +57,11 @@ def upload(
                 tags=_tags(tag or []),
                 progress=progress,
             )
-        except RowsRefused as error:
-            refused = error
-        else:
-            _show_version(session, version)
-            screen.hint(session, f"train on it: sluice train --dataset {words.brief(version.name)} --model …")
-            return exits.OK
-    return _show_refusal(session, refused)
+    except RowsRefused as refused:
+        return _show_refusal(session, refused)
+    _show_version(session, version)
+    screen.hint(session, f"train on it: sluice train --dataset {words.brief(version.name)} --model …")
+    return exits.OK
 
 
 @command(app, "list")
@@ -161,7 +160,7 @@ def _show_version(session: Session, version: dataset.DatasetVersion) -> None:
         "name": version.name,
         "task type": version.task_type,
         "rows": version.row_count,
-        "splits": ", ".join(f"{count} {split}" for split, count in sorted(version.split_rows.items())),
+        "splits": ", ".join(f"{version.split_rows[split]} {split}" for split in SPLITS),
         "size": words.size(version.size_bytes),
         "digest": version.digest,
         "made": words.when(version.create_time),
@@ -182,7 +181,7 @@ def _show_refusal(session: Session, refused: RowsRefused) -> int:
 
 def _show_violations(violations: Any) -> None:
     shown = list(violations)[:MAX_VIOLATIONS_SHOWN]
-    screen.out().print(screen.table(shown, VIOLATIONS))
+    screen.put(screen.table(shown, VIOLATIONS))
     if len(violations) > len(shown):
         screen.err().print(f"… and {len(violations) - len(shown)} more", style="dim")
 

@@ -43,7 +43,7 @@ def doctor(
         for finding in findings:
             screen.emit(vars(finding))
     else:
-        screen.out().print(screen.table(findings, columns))
+        screen.put(screen.table(findings, columns))
     wrong = [finding.what for finding in findings if finding.verdict == "wrong"]
     if wrong:
         exits.complain(

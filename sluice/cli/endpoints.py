@@ -20,7 +20,7 @@ def list_(session: Session) -> None:
     """List the endpoints of the project with who serves them."""
     columns: screen.Columns = {
         "ENDPOINT": lambda each: words.brief(each.name),
-        "TASK TYPE": lambda each: each.task_type,
+        "INTERFACE": lambda each: each.interface,
         "SERVED BY": route,
         "ROLLOUT": lambda each: words.brief(each.active_rollout),
         "CHANGED": lambda each: words.when(each.update_time),
@@ -36,7 +36,7 @@ def show(session: Session, endpoint: Annotated[str, typer.Argument(help="The id 
     fields = {
         "endpoint": words.brief(found.name),
         "name": found.name,
-        "task type": found.task_type,
+        "interface": found.interface,
         "served by": route(found) or "nobody yet",
         "plan": rollouts.plan(found.rollout_plan),
         "rollout": words.brief(found.active_rollout),

@@ -28,8 +28,9 @@ TELLING = ("state", "verdict", "weight_percent", "note", "reason", "row_count")
 @command(app, "tail")
 def tail(session: Session, service: Service = None, subject: Subject = "") -> None:
     """Print events as they are committed, until Ctrl-C."""
+    log = session.client.events(*(service or []))
     screen.hint(session, "waiting for events; Ctrl-C ends it")
-    for event in session.client.events(*(service or [])).tail(subject):
+    for event in log.tail(subject):
         _print(session, event)
 
 

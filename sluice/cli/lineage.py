@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sluice.registry import v1 as registry
 
 MAX_BASES = 8
+UNSEEN = "gone, or not for this key to read"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,7 @@ def lineage(
     if session.json:
         screen.emit(_plain(known))
         return
-    screen.out().print(_tree(known))
+    screen.put(_tree(known))
 
 
 def gather(client: Client, version: registry.ModelVersion, depth: int = MAX_BASES) -> dict[str, Any]:
@@ -100,19 +101,19 @@ def _tree(known: dict[str, Any], label: str = "") -> Tree:
     if isinstance(base, dict):
         below.add(_tree(base, "base"))
     elif base:
-        below.add(_line("base", words.brief(base), "", "not readable with this key"))
+        below.add(_line("base", words.brief(base), "", UNSEEN))
     return top
 
 
 def _rollout(found: Any) -> Any:
     if isinstance(found, str):
-        return _line("rollout", words.brief(found), "", "not readable with this key")
+        return _line("rollout", words.brief(found), "", UNSEEN)
     return _line("rollout", words.brief(found.name), words.rollout_state(found.state), found.reason)
 
 
 def _evaluation(found: Any) -> Any:
     if isinstance(found, str):
-        return _line("evaluation", words.brief(found), "", "not readable with this key")
+        return _line("evaluation", words.brief(found), "", UNSEEN)
     scores = "  ".join(f"{metric.name} {metric.value:.3f}" for metric in found.report.metrics)
     state = words.job_state(found.state)
     return _line("evaluation", words.brief(found.name), state, scores or evaluations.rows_done(found))
@@ -120,14 +121,14 @@ def _evaluation(found: Any) -> Any:
 
 def _job(found: Any) -> Any:
     if isinstance(found, str):
-        return _line("job", words.brief(found), "", "not readable with this key")
+        return _line("job", words.brief(found), "", UNSEEN)
     recipe = f"{found.spec.WhichOneof('recipe') or ''}, seed {found.spec.seed}, by {words.brief(found.creator)}"
     return _line("job", words.brief(found.name), words.job_state(found.state), recipe)
 
 
 def _rows(found: Any) -> Any:
     if isinstance(found, str):
-        return _line("dataset", words.brief(found), "", "not readable with this key")
+        return _line("dataset", words.brief(found), "", UNSEEN)
     return _line("dataset", words.brief(found.name), "", f"{found.row_count} rows, {words.digest(found.digest)}")
 
 

@@ -82,30 +82,31 @@ def upload_bar(session: Session, name: str) -> Iterator[Callable[[UploadProgress
     if session.quiet or session.json or not screen.err().is_terminal:
         yield lambda progress: None
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-    )
+    amount = TextColumn("{task.fields[amount]}")
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), amount, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=screen.err(), transient=True) as bar:
-        task, phase = bar.add_task(name, total=None), ""
+        task, phase = bar.add_task(f"reading {name}", total=None, amount=""), "hashing"
 
         def show(progress: UploadProgress) -> None:
             nonlocal phase, task
             if progress.phase != phase:
                 bar.remove_task(task)
                 phase = progress.phase
-                task = bar.add_task(f"{PHASES[phase]} {name}", total=progress.total or None)
-            if progress.total:
-                bar.update(task, completed=progress.done, total=progress.total)
-            else:
-                bar.update(task, description=f"{PHASES[phase]} of {name}: {progress.done:,}".replace(",", " "))
+                task = bar.add_task(f"{PHASES[phase]} {name}", total=progress.total or None, amount="")
+            bar.update(task, completed=progress.done, total=progress.total or None)
+            bar.update(task, amount=_amount(progress, bar.tasks[0].speed))
 
         yield show
+
+
+def _amount(progress: UploadProgress, speed: float | None) -> str:
+    """`12.0 MB of 40.0 MB, 9.1 MB/s`, or the rows that were checked."""
+    if not progress.total:
+        return f"{progress.done:,} rows checked".replace(",", " ") if progress.done else ""
+    rate = f", {words.size(speed)}/s" if speed else ""
+    return f"{words.size(progress.done)} of {words.size(progress.total)}{rate}"
 
 
 class Pace:

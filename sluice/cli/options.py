@@ -131,4 +131,4 @@ def default(key: str) -> Any:
 
 def group(name: str, help: str) -> typer.Typer:
     """A command with subcommands; without one it shows what there is."""
-    return typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode="markdown")
+    return typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode="rich")

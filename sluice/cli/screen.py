@@ -54,7 +54,18 @@ def emit(message: Message | Mapping[str, Any]) -> None:
 def hint(session: Session, text: str) -> None:
     """What one may do next; not with --quiet or --json."""
     if not session.quiet and not session.json:
-        err().print(_text(text, "dim"), soft_wrap=True)
+        err().print(_text(text, "dim"), soft_wrap=not err().is_terminal)
+
+
+def put(what: RenderableType) -> None:
+    """Prints to standard output; a pipe gets no padding at the ends of lines."""
+    console = out()
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as captured:
+        console.print(what)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def listing(session: Session, items: Iterable[Any], columns: Columns, empty: str) -> None:
@@ -64,7 +75,7 @@ def listing(session: Session, items: Iterable[Any], columns: Columns, empty: str
         for item in items:
             emit(item)
     elif items:
-        out().print(table(items, columns))
+        put(table(items, columns))
     else:
         hint(session, empty)
 
@@ -96,10 +107,10 @@ def fields(session: Session, message: Message, rows: Mapping[str, Any], *more: R
     for name, value in rows.items():
         if value not in ("", None):
             made.add_row(name, cell(value))
-    out().print(made)
+    put(made)
     for each in more:
-        out().print()
-        out().print(each)
+        put("")
+        put(each)
 
 
 def cell(value: Any) -> RenderableType:

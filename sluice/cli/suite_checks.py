@@ -1,4 +1,4 @@
-"""The checks of `sluice doctor` that ask a running suite: is it there, does the key work, does each service answer."""
+"""The check of `sluice doctor` that asks a running suite: is it there, is the key known, does each service answer."""
 
 from __future__ import annotations
 
@@ -20,48 +20,44 @@ READS: dict[str, Callable[[Client], Any]] = {
 }
 
 
-def keys(context: Context) -> list[Finding]:
-    """The suite answers, and knows the key."""
-    from kit.rpc.errors import Fault, Unauthenticated, Unavailable
+def suite(context: Context) -> list[Finding]:
+    """The suite answers, knows the key, and each service answers a read through the one public port."""
+    from kit.rpc.errors import Fault, Invalid, Unauthenticated, Unavailable
     from sluice.client import Client
-    from sluice.client.connection import address_of
 
-    address = address_of(context.address)
     try:
-        with Client(context.address, project=context.project, timeout_s=5) as client:
-            who = client.keys.whoami()
-    except Unauthenticated as fault:
-        repair = "set SLUICE_API_KEY to a key that works, or ask an administrator for one"
-        return [Finding("ok", "suite", f"answers at {address}"), Finding("wrong", "key", fault.message, repair)]
-    except Unavailable:
-        repair = "`sluice up` starts one here; elsewhere set SLUICE_ADDRESS"
-        return [Finding("mind", "suite", f"nothing answers at {address}", repair)]
-    except Fault as fault:
-        return [Finding("wrong", "suite", fault.message, "`sluice status` and $SLUICE_HOME/logs tell more")]
-    return [Finding("ok", "suite", f"answers at {address}"), Finding("ok", "key", f"{who.principal} is known")]
-
-
-def services(context: Context) -> list[Finding]:
-    """Each service answers an authenticated read, through the one public port."""
-    from kit.rpc.errors import Denied, Fault, Unauthenticated, Unavailable
-    from sluice.client import Client
-
-    findings: list[Finding] = []
-    with Client(context.address, project=context.project, timeout_s=5) as client:
+        client = Client(context.address, project=context.project, timeout_s=5)
+    except Invalid:
+        return []  # a broken credentials file; said already
+    with client:
         try:
-            client.keys.whoami()
-        except (Unavailable, Unauthenticated):
-            return []  # said already
-        except Fault:
-            pass
-        for name, read in READS.items():
-            try:
-                read(client)
-            except Denied:
-                findings.append(Finding("ok", name, "answers; this key may not read there"))
-            except Fault as fault:
-                repair = f"`sluice status` tells whether it runs, $SLUICE_HOME/logs/{name}.log why not"
-                findings.append(Finding("wrong", name, fault.message, repair))
-            else:
-                findings.append(Finding("ok", name, "answers"))
-    return findings
+            who = client.keys.whoami()
+        except Unauthenticated as fault:
+            repair = "set SLUICE_API_KEY to a key that works, or ask an administrator for one"
+            return [
+                Finding("ok", "suite", f"answers at {client.address}"),
+                Finding("wrong", "key", fault.message, repair),
+            ]
+        except Unavailable:
+            repair = "`sluice up` starts one here; elsewhere set SLUICE_ADDRESS"
+            return [Finding("mind", "suite", f"nothing answers at {client.address}", repair)]
+        except Fault as fault:
+            return [Finding("wrong", "suite", fault.message, "`sluice status` and $SLUICE_HOME/logs tell more")]
+        found = [
+            Finding("ok", "suite", f"answers at {client.address}"),
+            Finding("ok", "key", f"{who.principal} is known"),
+        ]
+        return found + [_service(client, name, read) for name, read in READS.items()]
+
+
+def _service(client: Client, name: str, read: Callable[[Client], Any]) -> Finding:
+    from kit.rpc.errors import Denied, Fault
+
+    try:
+        read(client)
+    except Denied:
+        return Finding("ok", name, "answers; this key may not read there")
+    except Fault as fault:
+        repair = f"`sluice status` tells whether it runs, $SLUICE_HOME/logs/{name}.log why not"
+        return Finding("wrong", name, fault.message, repair)
+    return Finding("ok", name, "answers")

@@ -137,7 +137,7 @@ def _draw(session: Session, trace_id: str, roots: list[Node], every: bool) -> No
             name, screen.cell(record["service"]), screen.cell(words.duration(start / 1e9)),
             screen.cell(words.duration(took / 1e9)), _bar(start, took, end - begin, failed),
         )  # fmt: skip
-    screen.out().print(made)
+    screen.put(made)
     screen.hint(session, f"trace {trace_id}, {words.duration((end - begin) / 1e9)} in all")
 
 

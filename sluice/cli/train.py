@@ -29,7 +29,7 @@ def train(
     task_type: Annotated[str, typer.Option(help="Without it, that of the dataset.")] = "",
     endpoint: Annotated[str, typer.Option(help="What the version is for; without it, the id of the model.")] = "",
     gate_policy: Annotated[str, typer.Option(help="Without it, the one of the task type.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random; without it, 0.")] = None,
     display_name: Annotated[str, typer.Option("--name", help="What people call the job.")] = "",
     file: Annotated[
         Path | None, typer.Option(help="A TrainingJobSpec as YAML, fields as in the contract; flags win over it.")

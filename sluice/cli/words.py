@@ -45,14 +45,17 @@ def verdict(value: int) -> str:
 
 
 def when(stamp: Timestamp, now: datetime | None = None) -> str:
-    """`3 min ago`, and the date for what is older than a week; empty for an absent time."""
+    """`3 min ago`, roughly, and the date for what is older than a week; empty for an absent time."""
     if not stamp.seconds:
         return ""
     time = stamp.ToDatetime(UTC)
     age_s = ((now or datetime.now(UTC)) - time).total_seconds()
     if age_s > 7 * 86_400:
         return f"{time.astimezone():%Y-%m-%d}"
-    return "just now" if age_s < 1 else f"{duration(age_s)} ago"
+    if age_s < 1:
+        return "just now"
+    rough = next((f"{age_s // size:.0f} {unit}" for unit, size in UNITS if age_s >= size), f"{age_s:.0f} s")
+    return f"{rough} ago"
 
 
 def clock(stamp: Timestamp) -> str:

@@ -85,6 +85,27 @@ class Connection:
         except grpc.RpcError as error:
             raise self.fault(error) from None
 
+    async def send(self, method: Callable[..., Awaitable[Response]], requests: AsyncIterator[object]) -> Response:
+        """One client stream; raises the Fault the suite sent, or whatever ``requests`` raised."""
+        broken: list[Exception] = []
+
+        async def guarded() -> AsyncIterator[object]:
+            try:
+                async for request in requests:
+                    yield request
+            except Exception as error:
+                broken.append(error)
+                raise
+
+        try:
+            return await method(guarded())
+        except grpc.RpcError as error:
+            raise self.fault(error) from None
+        except asyncio.CancelledError:  # what grpc.aio makes of an iterator that raises
+            if broken:
+                raise broken[0] from None
+            raise
+
     async def pages(
         self,
         method: Callable[..., Awaitable[Any]],

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from sluice import lifecycle
 from sluice.client import names, resolve
 from sluice.client.connection import Connection, gather
+from sluice.client.models import Models
 from sluice.evaluator import v1 as evaluator
 
 
@@ -84,8 +85,8 @@ class Evaluations:
         return self._connection.pages(method, request, lambda page: page.evaluations, limit=limit)
 
     async def _name(self, evaluation: str) -> str:
-        if "@" in evaluation or "/models/" in evaluation:
-            version = names.model_version(self._connection.project, evaluation)
+        if "/models/" in evaluation or (not evaluation.startswith("projects/") and not names.is_uuid_start(evaluation)):
+            version = await Models(self._connection).numbered(evaluation)
             short = names.short(version)
             missing = f"`{short}` has no evaluation yet; `sluice models show {short}` tells why"
             return await resolve.newest(self._pages(f'model_version = "{version}"', 1), missing)

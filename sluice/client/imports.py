@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import grpc
-
 from kit.rpc.errors import Invalid
 from sluice.client.connection import Connection
 from sluice.client.uploads import CHUNK_BYTES, OnProgress, UploadProgress
@@ -60,10 +58,8 @@ async def send(
         dataset_version=dataset_version,
     )
     stub = registry.ModelVersionServiceStub(connection.channel)
-    try:
-        answer: registry.ImportModelVersionResponse = await stub.ImportModelVersion(_parts(files, header, progress))
-    except grpc.RpcError as error:
-        raise connection.fault(error) from None
+    parts = _parts(files, header, progress)
+    answer: registry.ImportModelVersionResponse = await connection.send(stub.ImportModelVersion, parts)
     return answer.model_version
 
 

@@ -51,7 +51,7 @@ class Models:
 
     async def watch(self, version: str) -> AsyncIterator[registry.ModelVersion]:
         """The version as it stands and each time it changes, for ever."""
-        request = registry.WatchModelVersionRequest(name=await self._numbered(version))
+        request = registry.WatchModelVersionRequest(name=await self.numbered(version))
 
         async def snapshots() -> AsyncIterator[registry.ModelVersion]:
             async for answer in self._connection.stream(self._versions.WatchModelVersion, request):
@@ -86,7 +86,7 @@ class Models:
             files,
             parent=names.model(self._connection.project, model),
             dataset_version=dataset_version,
-            base_model_version=await self._numbered(base) if base else "",
+            base_model_version=await self.numbered(base) if base else "",
             progress=progress,
         )
 
@@ -95,7 +95,7 @@ class Models:
     ) -> registry.ModelVersion:
         """Gives this key's approval; with ``waiver`` lets a version through that the gate refused."""
         request = registry.ApproveModelVersionRequest(
-            name=await self._numbered(version), reason=reason, waiver=waiver, etag=etag
+            name=await self.numbered(version), reason=reason, waiver=waiver, etag=etag
         )
         answer: registry.ApproveModelVersionResponse = await self._connection.call(
             self._versions.ApproveModelVersion, request
@@ -104,13 +104,13 @@ class Models:
 
     async def revoke(self, version: str, reason: str, etag: str = "") -> registry.ModelVersion:
         """Takes the approval away; the gateway takes the traffic away."""
-        request = registry.RevokeModelVersionRequest(name=await self._numbered(version), reason=reason, etag=etag)
+        request = registry.RevokeModelVersionRequest(name=await self.numbered(version), reason=reason, etag=etag)
         answer: registry.RevokeModelVersionResponse = await self._connection.call(
             self._versions.RevokeModelVersion, request
         )
         return answer.model_version
 
-    async def _numbered(self, version: str) -> str:
+    async def numbered(self, version: str) -> str:
         """The resource name with the number in place of an alias."""
         name = names.model_version(self._connection.project, version)
         return name if name.rsplit("/", 1)[-1].isdigit() else (await self.version(name)).name

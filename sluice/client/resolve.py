@@ -31,7 +31,7 @@ async def by_uuid(
     if names.is_uuid(wanted):
         return f"{connection.project}/{collection}/{wanted}"
     if not names.is_uuid_start(wanted):
-        raise NotFound(f"`{wanted}` is no id of a {kind}; give its UUID, or at least its first four characters")
+        raise NotFound(f"there is no {kind} `{wanted}`; give its UUID, or at least the first four characters of it")
     found = [
         item.name
         async for item in connection.pages(method, request, items, limit=DEPTH)

@@ -36,12 +36,12 @@ class Endpoints:
         method = self._endpoints.ListEndpoints
         return await gather(self._connection.pages(method, request, lambda page: page.endpoints, limit=limit))
 
-    async def create(self, endpoint: str, task_type: str, plan: gateway.RolloutPlan | None = None) -> gateway.Endpoint:
+    async def create(self, endpoint: str, interface: str, plan: gateway.RolloutPlan | None = None) -> gateway.Endpoint:
         """Creates an endpoint without traffic; an approved version makes its own where it is missing."""
         request = gateway.CreateEndpointRequest(
             parent=self._connection.project,
             endpoint_id=endpoint,
-            endpoint=gateway.Endpoint(task_type=task_type, rollout_plan=plan),
+            endpoint=gateway.Endpoint(interface=interface, rollout_plan=plan),
         )
         answer: gateway.CreateEndpointResponse = await self._connection.call(self._endpoints.CreateEndpoint, request)
         return answer.endpoint

@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import grpc
-
 from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Unavailable
 from sluice.client.connection import Connection
 from sluice.dataset import v1 as dataset
@@ -52,9 +50,10 @@ class RowsRefused(StateConflict):
         count = sum(upload.violation_counts.values()) or len(upload.violations)
         said = upload.failure.message or "the file was refused"
         if upload.violations:
-            first = upload.violations[0]
+            first, plural = upload.violations[0], "s" * (count != 1)
+            what = f"expected {first.expected}, found {first.found}; {first.repair}"
             where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
-            said = f"`{upload.file_name}` was refused: {count} wrong, the first in {where}: {first.repair}"
+            said = f"`{upload.file_name}` was refused: wrong in {count} place{plural}, first in {where}: {what}"
         super().__init__(said, reason=upload.failure.reason, resource=("Upload", upload.name))
         self.upload = upload
 
@@ -127,10 +126,8 @@ class Sender:
 
     async def _send_once(self, upload: dataset.Upload, path: Path) -> None:
         if upload.committed_bytes < upload.size_bytes:
-            try:
-                await self._uploads.WriteUpload(_chunks(upload, path, self._progress))
-            except grpc.RpcError as error:
-                raise self._connection.fault(error) from None
+            chunks = _chunks(upload, path, self._progress)
+            await self._connection.send(self._uploads.WriteUpload, chunks)
         request = dataset.CommitUploadRequest(name=upload.name)
         await self._connection.call(self._uploads.CommitUpload, request, timeout_s=COMMIT_TIMEOUT_S)
 

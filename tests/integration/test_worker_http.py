@@ -184,18 +184,20 @@ def name(number: int) -> str:
 KEYS = KeyTable(
     1,
     {
-        digest("sk-user"): Principal(f"{PROJECT}/apiKeys/u", PROJECT, frozenset({"inference"})),
-        digest("sk-ops"): Principal(f"{PROJECT}/apiKeys/o", PROJECT, frozenset({"operations"})),
-        digest("sk-auditor"): Principal(f"{PROJECT}/apiKeys/a", PROJECT, frozenset({"auditor"})),
-        digest("sk-other"): Principal("projects/other/apiKeys/x", "projects/other", frozenset({"admin"})),
+        digest("sk-user"): Principal(f"{PROJECT}/apiKeys/u", {PROJECT: frozenset({"inference"})}),
+        digest("sk-ops"): Principal(f"{PROJECT}/apiKeys/o", {PROJECT: frozenset({"operations"})}),
+        digest("sk-auditor"): Principal(f"{PROJECT}/apiKeys/a", {PROJECT: frozenset({"auditor"})}),
+        digest("sk-other"): Principal("projects/other/apiKeys/x", {"projects/other": frozenset({"admin"})}),
     },
 )
-TOKENS = {"head.payload.sign": Principal(EVALUATOR, "", frozenset({"service"}))}
+TOKENS = {"head.payload.sign": Principal(EVALUATOR, {})}
 QUICK = Timeouts(connect_s=0.5, first_byte_s=0.3, idle_s=0.3, total_s=0.4, request_body_s=0.3)
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, timeouts: Timeouts | None = None) -> AsyncIterator[Gateway]:
+async def running(
+    folder: Path, timeouts: Timeouts | None = None, withdrawn_ends_s: float = 30
+) -> AsyncIterator[Gateway]:
     record = folder / "served.jsonl"
     limits = Limits(request_bytes=10_000, answer_bytes=100_000)
     recorded: asyncio.Queue[Served] = asyncio.Queue()
@@ -205,6 +207,7 @@ async def running(folder: Path, timeouts: Timeouts | None = None) -> AsyncIterat
         limits=limits,
         verify_token=TOKENS.get,
         observe=recorded.put_nowait,
+        withdrawn_ends_s=withdrawn_ends_s,
     )
     one, two = Engine(), Engine()
     await one.start()
@@ -618,6 +621,36 @@ async def test_requests_framed_two_ways_never_reach_an_engine(gateway: Gateway, 
     assert (await read_head(reader))[0] == 400
     writer.close()
     assert gateway.one.asks == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_of_a_withdrawn_version_is_cut_in_the_end(tmp_path: Path, stream: bool) -> None:
+    async def endless(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        if stream:
+            begin_stream(writer)
+            event(writer, token("m-2", "x"))
+        await asyncio.Event().wait()
+
+    async with running(tmp_path, withdrawn_ends_s=0.05) as gateway:
+        gateway.one.behavior = endless
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        body = ask_body(stream)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
+        writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await gateway.one.asked.wait()
+        if stream:
+            await read_head(reader)
+        gateway.route(0)  # still there: it may go on
+        gateway.route(100, stable=False)
+        text = (await reader.read()).decode()
+        writer.close()
+        assert "version_withdrawn" in text
+        assert "[DONE]" not in text
+        await gateway.one.hung_up.wait()
+        *_, line = await gateway.served()
+        assert (line["error"], line["status"]) == ("withdrawn", 503)
+        gateway.one.behavior = normal
+        assert (await post(gateway, ask_body()))[1]["x-sluice-version"] == name(3)
 
 
 async def test_an_older_table_is_ignored(gateway: Gateway) -> None:

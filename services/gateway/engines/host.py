@@ -51,18 +51,21 @@ class EngineHost:
         if leftover := EngineProcess.adopt(root / "scratch", engine):  # its agent died while proving an adapter
             leftover.kill()
 
-    async def ensure(self, model_dir: Path, digest: str, *, lora: bool = False, task: Task = "generate") -> Running:
+    async def ensure(
+        self, model_dir: Path, digest: str, *, lora: bool = False, task: Task = "generate", direct: bool = False
+    ) -> Running:
         """Serve the base in `model_dir`; a dead or unsound engine is replaced and its adapters reloaded.
 
-        Asking for `lora` of an engine that runs without restarts it. Raises EngineError, NotReady.
+        Asking for `lora` of an engine that runs without restarts it. `direct`: the base is wanted by itself, see
+        `release`. Raises EngineError, NotReady.
         """
         digest = plain_digest(digest)
         async with self._locks[digest]:
             known = self._wanted.get(digest)
             wanted = (
-                replace(known, model_dir=str(model_dir), lora=known.lora or lora)
+                replace(known, model_dir=str(model_dir), lora=known.lora or lora, direct=known.direct or direct)
                 if known
-                else Wanted(digest, str(model_dir), lora, task, {}, [])
+                else Wanted(digest, str(model_dir), lora, task, {}, [], direct)
             )
             process = await self._bring_up(wanted)
             return _running(process, digest, digest)
@@ -107,6 +110,30 @@ class EngineHost:
             process = self._processes.get(base_digest)
             if process is not None and process.alive():
                 await process.engine.unload_adapter(process.client, served_name(digest))
+
+    async def release(self, digest: str) -> None:
+        """The base is no longer wanted by itself: its engine stops unless adapters need it."""
+        digest = plain_digest(digest)
+        async with self._locks[digest]:
+            wanted = self._wanted.get(digest)
+            if wanted is not None and wanted.adapters:
+                wanted.direct = False
+                return self._save(wanted)
+        await self.stop(digest)
+
+    async def probe(self, digest: str) -> None:
+        """Ask the engine of this base one real question. Raises EngineLost when it is dead, silent or unsound."""
+        process = self._processes.get(plain_digest(digest))
+        if process is None or process.tainted:
+            raise EngineLost("The engine has gone or is unsound.", "Call ensure to start it again.")
+        try:
+            await process.probe(timeout_s=self._probe_timeout_s)
+        except RuntimeError as closed:  # stopped meanwhile, its client with it
+            raise EngineLost("The engine was stopped.", "Call ensure to start it again.") from closed
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What should be served, running or not."""
+        return tuple(self._wanted.values())
 
     async def stop(self, digest: str) -> None:
         """Stop the engine of this base and forget it with its adapters; not running is success."""

@@ -28,6 +28,7 @@ class Wanted:
     task: Task
     adapters: dict[str, str]  # digest → folder, in the order of loading
     proven: list[str]  # adapter digests that answered soundly on a scratch engine of this base
+    direct: bool = False  # asked for by itself, not only for its adapters
 
 
 def plain_digest(digest: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -23,6 +24,7 @@ from services.gateway.worker.errors import (
     Internal,
     ModelNotFound,
     NotReady,
+    Unauthenticated,
     UnknownPath,
 )
 from services.gateway.worker.exchange import Exchange, Timeouts
@@ -35,6 +37,7 @@ from services.gateway.worker.snapshot import KeyTable, Principal, RouteTable, Up
 from services.gateway.worker.trace import continue_trace, request_id
 from services.gateway.worker.upstream import EnginePool
 
+WITHDRAWN_ENDS_S = 30.0
 INFERENCE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 METRICS_ROLES = frozenset({"admin", "operations", "engineering"})
 _log = logging.getLogger(__name__)
@@ -53,8 +56,9 @@ class Worker:
     """Serves what the last `swap_routes` and `swap_keys` said; both are synchronous and belong to the loop's
     thread.
 
-    `verify_token` turns a service's token into its principal. `anonymous`, where given, is who a request
-    without an Authorization header is (ENABLE_AUTH=false). `observe` sees each record, to make a span of it.
+    `verify_token` turns a service's token into its principal. `anonymous`, where given, is who everybody without
+    a valid service token is (ENABLE_AUTH=false). `observe` sees each record, to make a span of it. A request of a
+    version that a new table no longer names may take `withdrawn_ends_s` to end, then it is cut.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Worker:
         anonymous: Principal | None = None,
         observe: Callable[[Served], None] | None = None,
         clock: Callable[[], float] = time.time,
+        withdrawn_ends_s: float = WITHDRAWN_ENDS_S,
     ) -> None:
         self.figures = figures if figures is not None else Figures()
         self.served = served
@@ -83,6 +88,8 @@ class Worker:
         self._keys: KeyTable | None = None
         self._pools: dict[tuple[str, str], EnginePool] = {}
         self._patience = Patience()
+        self._withdrawn_ends_s = withdrawn_ends_s
+        self._calls: set[Call] = set()
         self._around: Surroundings | None = None
 
     @property
@@ -99,17 +106,24 @@ class Worker:
         """From its return on, every request is admitted by `table` alone. An older revision is ignored."""
         if self._table is not None and table.revision < self._table.revision:
             return
-        self._table = table
+        before, self._table = self._table, table
         self._table_at = int(self._clock())
         self.served.add(TableSwapped(self._clock(), table.revision))
         named = {(upstream.url, upstream.key) for upstream in table.upstreams()}
         for key in self._pools.keys() - named:
             self._pools.pop(key).retire()
+        withdrawn = before.versions() - table.versions() if before is not None else frozenset()
+        if withdrawn and self._around is not None:
+            self._around.loop.call_later(self._withdrawn_ends_s, self._cut, withdrawn)
 
     def swap_keys(self, keys: KeyTable) -> None:
-        """From its return on, `keys` alone says who may call. An older revision is ignored."""
-        if self._keys is None or keys.revision >= self._keys.revision:
-            self._keys = keys
+        """From its return on, `keys` alone says who may call."""
+        self._keys = keys
+
+    def _cut(self, versions: frozenset[str]) -> None:
+        named = self._table.versions() if self._table is not None else frozenset()
+        for call in [call for call in self._calls if call.target.version in versions - named]:
+            call.withdraw()
 
     async def start(self) -> None:
         """Begin recording. Before the first request."""
@@ -142,13 +156,9 @@ class Worker:
             await refuse(send, error, base)
         except Exception:
             _log.exception("request %s failed", dict(base).get(b"x-request-id", b"-").decode("latin-1"))
-            await refuse(
-                send, Internal("The gateway failed; the request id names the cause in its log."), base
-            )
+            await refuse(send, Internal("The gateway failed; the request id names the cause in its log."), base)
 
-    async def _infer(
-        self, path: str, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send
-    ) -> None:
+    async def _infer(self, path: str, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send) -> None:
         trace = continue_trace(headers.get(b"traceparent"))
         identity = request_id(headers.get(b"x-request-id"))
         base += [(b"x-request-id", identity), (b"traceparent", trace.header)]
@@ -171,9 +181,7 @@ class Worker:
             base[:] = call.headers()  # as late as this: the stable arm may have been asked instead
             raise
 
-    async def _look_up(
-        self, path: str, method: str, headers: dict[bytes, bytes], base: Headers, send: Send
-    ) -> None:
+    async def _look_up(self, path: str, method: str, headers: dict[bytes, bytes], base: Headers, send: Send) -> None:
         if path == "/healthz":
             only(method, "GET", "HEAD")
             if not self.ready:
@@ -182,11 +190,9 @@ class Worker:
         elif path == "/metrics":
             only(method, "GET")
             principal = self._who(headers)
-            if principal.roles.isdisjoint(METRICS_ROLES):
-                raise Denied(
-                    "This key's roles do not allow reading figures; ask an admin for the role `operations`."
-                )
-            text = self.figures.prometheus(principal.project).encode()
+            if not principal.has_role(METRICS_ROLES):
+                raise Denied("This key's roles do not allow reading figures; ask an admin for the role `operations`.")
+            text = self.figures.prometheus(partial(principal.has_role, METRICS_ROLES)).encode()
             await answer(send, 200, text, base, b"text/plain; version=0.0.4; charset=utf-8")
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             only(method, "GET")
@@ -200,15 +206,16 @@ class Worker:
             models = [self._model(name) for name in names]
             await answer(send, 200, msgspec.json.encode({"object": "list", "data": models}), base)
         else:
-            raise UnknownPath(
-                f"{method} {path[:200]} is not served here; see /v1/models, /v1/chat/completions."
-            )
+            raise UnknownPath(f"{method} {path[:200]} is not served here; see /v1/models, /v1/chat/completions.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Principal:
         header = headers.get(b"authorization")
-        if header is None and self._anonymous is not None:
+        try:
+            return authenticate(header, self._keys, self._clock(), self._verify_token)
+        except (Unauthenticated, NotReady):
+            if self._anonymous is None:
+                raise
             return self._anonymous
-        return authenticate(header, self._keys, self._clock(), self._verify_token)
 
     def _models(self, principal: Principal) -> list[str]:
         if self._table is None:
@@ -228,6 +235,7 @@ class Worker:
             loop=asyncio.get_running_loop(),
             patience=self._patience,
             max_answer_bytes=self._limits.answer_bytes,
+            calls=self._calls,
         )
         return self._around
 

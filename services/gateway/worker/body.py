@@ -75,9 +75,7 @@ def rewrite_answer(body: bytes, model: str) -> tuple[bytes, Usage | None]:
     return _encode(members), usage
 
 
-def refusal(
-    status: int, retry_after: bytes, answer: bytes, request: Request, secrets: tuple[str, ...]
-) -> Refused:
+def refusal(status: int, retry_after: bytes, answer: bytes, request: Request, secrets: tuple[str, ...]) -> Refused:
     """An engine's error answer as the client may see it.
 
     The engine's own sentence passes only for the caller's mistakes, and only when it repeats neither a piece
@@ -85,20 +83,12 @@ def refusal(
     """
     seconds = int(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else None
     if status == 429:
-        return Refused(
-            "The engine is at its limit; try again in a moment.", status=429, retry_after_s=seconds or 1
-        )
+        return Refused("The engine is at its limit; try again in a moment.", status=429, retry_after_s=seconds or 1)
     if status == 503:
-        return Refused(
-            "The engine is not available; try again in a moment.", status=503, retry_after_s=seconds or 1
-        )
+        return Refused("The engine is not available; try again in a moment.", status=503, retry_after_s=seconds or 1)
     if status in (400, 413, 422):
         sentence = _sentence(answer)
-        if (
-            sentence is None
-            or any(secret and secret in sentence for secret in secrets)
-            or _echoes(sentence, request)
-        ):
+        if sentence is None or any(secret and secret in sentence for secret in secrets) or _echoes(sentence, request):
             sentence = "The engine refused the request; check its parameters and its length."
         return Refused(sentence, status=413 if status == 413 else 400)
     return Refused("The engine failed to answer; try again.", status=504 if status == 504 else 502)

@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from services.gateway.worker.answers import Headers, Receive, Send
 from services.gateway.worker.body import Request, Usage, refusal, rewrite_answer
-from services.gateway.worker.errors import Broken, ClientGone, EngineFault, GatewayError, Refused, Unreachable
+from services.gateway.worker.errors import (
+    Broken,
+    ClientGone,
+    EngineFault,
+    GatewayError,
+    Refused,
+    Unreachable,
+    Withdrawn,
+)
 from services.gateway.worker.exchange import Exchange
 from services.gateway.worker.figures import Figures
 from services.gateway.worker.patience import Patience
@@ -33,6 +41,7 @@ class Surroundings(NamedTuple):
     loop: asyncio.AbstractEventLoop
     patience: Patience
     max_answer_bytes: int
+    calls: set[Call]
 
 
 class Call:
@@ -77,6 +86,7 @@ class Call:
     async def run(self, path: str, receive: Receive, send: Send) -> None:
         """Relay everything. Raises EngineFault only while nothing was sent to the client."""
         self._around.figures.began(self.target.endpoint, self.target.version)
+        self._around.calls.add(self)
         self._receive = receive
         self._around.patience.add(self._slow)
         error: GatewayError | None = None
@@ -99,10 +109,15 @@ class Call:
             raise
         finally:
             self._exchange.abort()
+            self._around.calls.discard(self)
             self._over = True
             if self._watcher is not None:
                 self._watcher.cancel()
             self._count(error, status)
+
+    def withdraw(self) -> None:
+        """Cut the answer: its version may not serve any more. The client is told so."""
+        self._exchange.abort(Withdrawn("This version was withdrawn while it answered; send the request again."))
 
     def _slow(self) -> None:
         if not self._over:
@@ -130,9 +145,7 @@ class Call:
     async def _post(self, path: str) -> None:
         engine = self.target.engine
         headers = b"traceparent: %b\r\nx-request-id: %b\r\n" % (self._trace.header, self._request_id)
-        await self._around.pool(engine).send(
-            self._exchange, path, headers, self._request.for_engine(engine.model)
-        )
+        await self._around.pool(engine).send(self._exchange, path, headers, self._request.for_engine(engine.model))
 
     async def _relay_answer(self, send: Send) -> None:
         answer = await self._exchange.read(self._around.max_answer_bytes)
@@ -182,17 +195,12 @@ class Call:
         ttft_ms = None
         if exchange.streaming and exchange.first_byte_at is not None:
             ttft_ms = (exchange.first_byte_at - self._began) * 1000
-        kind = (
-            None
-            if error is None
-            else "refused"
-            if isinstance(error, Refused) and error.is_callers
-            else error.kind
-        )
+        kind = None if error is None else "refused" if isinstance(error, Refused) and error.is_callers else error.kind
         self._around.figures.count(
             target.endpoint,
             target.version,
             error=kind,
+            revision=target.revision,
             total_ms=total_ms,
             ttft_ms=ttft_ms,
             prompt_tokens=usage.prompt_tokens,

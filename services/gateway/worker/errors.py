@@ -2,14 +2,15 @@
 read.
 
 GatewayError
-├── InvalidRequest 400 ── UnknownPath 404, MethodNotAllowed 405, BodyTimeout 408, TooLarge 413
+├── InvalidRequest 400 ── AmbiguousModel 400, UnknownPath 404, MethodNotAllowed 405, BodyTimeout 408, TooLarge 413
 ├── Unauthenticated 401
 ├── Denied 403
 ├── ModelNotFound 404
 ├── NotReady 503 (no snapshot yet, or no version of the endpoint serves)
 ├── Internal 500
 └── EngineFault
-    └── Unreachable 502 ── Ejected 503; Broken 502; TimedOut 504; Busy 429; Refused 4xx or 5xx; ClientGone 499
+    └── Unreachable 502 ── Ejected 503; Broken 502; TimedOut 504; Busy 429; Refused 4xx or 5xx; Withdrawn 503;
+        ClientGone 499
 """
 
 from __future__ import annotations
@@ -45,6 +46,17 @@ class InvalidRequest(GatewayError):
     type = "invalid_request_error"
     code = "invalid_request"
     kind = "invalid"
+
+
+class AmbiguousModel(InvalidRequest):
+    code = "model_ambiguous"
+
+    def __init__(self, model: str, endpoint: str) -> None:
+        super().__init__(
+            f"Several of your projects have a model `{model[:200]}`; ask for one by its full name, such as "
+            f"`{endpoint}`.",
+            param="model",
+        )
 
 
 class UnknownPath(InvalidRequest):
@@ -165,6 +177,15 @@ class Refused(EngineFault):
     def is_callers(self) -> bool:
         """Whether the request is to blame, not the engine."""
         return self.status < 500
+
+
+class Withdrawn(EngineFault):
+    """The version may not serve any more, and this request of it was given its time to end."""
+
+    status = 503
+    code = "version_withdrawn"
+    kind = "withdrawn"
+    retry_after_s = 1
 
 
 class ClientGone(EngineFault):

@@ -114,9 +114,7 @@ class Exchange:
         """The request leaves on `connection`; called again for another only while nothing was received."""
         self._connection = connection
         self.sent_at = self._loop.time()
-        self._deadline = self.sent_at + (
-            self.timeouts.first_byte_s if self.streaming else self.timeouts.total_s
-        )
+        self._deadline = self.sent_at + (self.timeouts.first_byte_s if self.streaming else self.timeouts.total_s)
         if self._timed:
             self._arm()
 

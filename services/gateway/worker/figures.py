@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-# Upper bounds in ms, each 5/4 of the last: 1 ms to about 6 minutes, so a quantile is known within 25 %.
-BOUNDS_MS: tuple[float, ...] = tuple(round(1.25**step, 3) for step in range(58))
+# Upper bounds in ms as the contract's ArmSample has them, 2^(i/4): 1 ms to about 12 minutes, within 19 %.
+BOUNDS_MS: tuple[float, ...] = tuple(2 ** (step / 4) for step in range(79))
 
 
 @dataclass(slots=True)
@@ -48,11 +48,12 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
 @dataclass(slots=True)
 class Series:
     """What one version did at one endpoint. `errors` counts requests by error kind; `requests` includes
-    them.
+    them. `revision` is that of the table which admitted them, 0 for sums over several.
     """
 
     endpoint: str
     version: str
+    revision: int = 0
     requests: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
@@ -73,7 +74,7 @@ class Figures:
     """Counts since the last drain beside totals since the start; single-threaded."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[str, str], Series] = {}
+        self._since: dict[tuple[str, str, int], Series] = {}
         self._totals: dict[tuple[str, str], Series] = {}
         self._in_flight: Counter[tuple[str, str]] = Counter()
 
@@ -88,6 +89,7 @@ class Figures:
         *,
         error: str | None,
         total_ms: float,
+        revision: int = 0,
         ttft_ms: float | None = None,
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
@@ -95,11 +97,11 @@ class Figures:
         """A request ended. `error` is its kind (`GatewayError.kind`); latencies are observed for successes
         only.
         """
-        key = (endpoint, version)
-        self._in_flight[key] -= 1
+        self._in_flight[endpoint, version] -= 1
+        key = (endpoint, version, revision)
         series = self._since.get(key)
         if series is None:
-            series = self._since[key] = Series(endpoint, version)
+            series = self._since[key] = Series(*key)
         series.requests += 1
         series.prompt_tokens += prompt_tokens or 0
         series.completion_tokens += completion_tokens or 0
@@ -120,9 +122,7 @@ class Figures:
         """
         deltas = list(self._since.values())
         for delta in deltas:
-            self._totals.setdefault(
-                (delta.endpoint, delta.version), Series(delta.endpoint, delta.version)
-            ).add(delta)
+            self._totals.setdefault((delta.endpoint, delta.version), Series(delta.endpoint, delta.version)).add(delta)
         self._since = {}
         self._in_flight = +self._in_flight
         return deltas
@@ -130,14 +130,14 @@ class Figures:
     def totals(self) -> list[Series]:
         """Sums since the start, drained or not; copies."""
         merged: dict[tuple[str, str], Series] = {}
-        for source in (self._totals, self._since):
-            for key, series in source.items():
-                merged.setdefault(key, Series(*key)).add(series)
+        for series in (*self._totals.values(), *self._since.values()):
+            key = (series.endpoint, series.version)
+            merged.setdefault(key, Series(*key)).add(series)
         return list(merged.values())
 
-    def prometheus(self, project: str) -> str:
-        """One project's totals in the Prometheus text format, version 0.0.4."""
-        mine = [series for series in self.totals() if series.endpoint.startswith(f"{project}/")]
+    def prometheus(self, shown: Callable[[str], bool]) -> str:
+        """The totals of the projects that `shown` is true of, in the Prometheus text format, version 0.0.4."""
+        mine = [series for series in self.totals() if shown("/".join(series.endpoint.split("/", 2)[:2]))]
         lines = ["# TYPE sluice_gateway_requests_total counter"]
         lines += [f"sluice_gateway_requests_total{_labels(each)} {each.requests}" for each in mine]
         lines.append("# TYPE sluice_gateway_errors_total counter")
@@ -145,9 +145,7 @@ class Figures:
             for kind, count in sorted(each.errors.items()):
                 lines.append(f"sluice_gateway_errors_total{_labels(each, kind=kind)} {count}")
         lines.append("# TYPE sluice_gateway_completion_tokens_total counter")
-        lines += [
-            f"sluice_gateway_completion_tokens_total{_labels(each)} {each.completion_tokens}" for each in mine
-        ]
+        lines += [f"sluice_gateway_completion_tokens_total{_labels(each)} {each.completion_tokens}" for each in mine]
         lines.append("# TYPE sluice_gateway_in_flight gauge")
         for each in mine:
             running = self.in_flight(each.endpoint, each.version)

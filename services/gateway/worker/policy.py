@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from services.gateway.worker.errors import Denied, ModelNotFound, NotReady, Unauthenticated
+from services.gateway.worker.errors import AmbiguousModel, Denied, ModelNotFound, NotReady, Unauthenticated
 from services.gateway.worker.snapshot import (
     Arm,
     Candidate,
@@ -63,8 +63,8 @@ def authenticate(
 
 
 def may_infer(principal: Principal) -> Principal:
-    """The principal itself; raises Denied when none of its roles allows inference."""
-    if principal.roles.isdisjoint(INFERENCE_ROLES) and principal.name != EVALUATOR:
+    """The principal itself; raises Denied when none of its roles, wherever, allows inference."""
+    if not principal.has_role(INFERENCE_ROLES) and principal.name != EVALUATOR:
         raise Denied("This key's roles do not allow inference; ask an admin for the role `inference`.")
     return principal
 
@@ -102,8 +102,8 @@ def resolve(model: str, table: RouteTable, principal: Principal) -> Route | Targ
     """What `model` names: a route to choose an arm of, or one explicit version.
 
     `endpoint`, `endpoint@7`, and for the evaluator `endpoint:candidate` and `candidate-…`; an endpoint is
-    its slug or its resource name. Raises ModelNotFound (another project's endpoints do not exist) and
-    Denied.
+    its slug or its resource name. Raises ModelNotFound (another project's endpoints do not exist),
+    AmbiguousModel and Denied.
     """
     candidate = table.candidates.get(model)
     if candidate is not None and candidate.principal == principal.name:
@@ -152,7 +152,8 @@ def stable_instead(target: Target, table: RouteTable) -> Target | None:
 
 def visible(table: RouteTable, principal: Principal) -> list[str]:
     """The names `/v1/models` shows this principal, sorted."""
-    routes = [route.slug for route in table.endpoints.values() if route.project == principal.project]
+    mine = (route for route in table.endpoints.values() if principal.has_role(INFERENCE_ROLES, route.project))
+    routes = [route.slug if _usable(route.slug, table, principal) == [route] else route.endpoint for route in mine]
     judged = [each.slug for each in table.candidates.values() if each.principal == principal.name]
     return sorted(routes + judged)
 
@@ -162,10 +163,22 @@ def _judged(candidate: Candidate, table: RouteTable) -> Target:
 
 
 def _route(name: str, table: RouteTable, principal: Principal) -> Route | None:
-    route = table.endpoints.get(f"{principal.project}/endpoints/{name}") or table.endpoints.get(name)
-    if route is not None and (route.project == principal.project or principal.name == EVALUATOR):
-        return route
-    if principal.name == EVALUATOR:  # of no project: a slug will do where only one project uses it
-        routes = [route for route in table.endpoints.values() if route.slug == name]
-        return routes[0] if len(routes) == 1 else None
-    return None
+    if "/" in name:
+        route = table.endpoints.get(name)
+        return route if route is not None and _may_use(principal, route.project) else None
+    routes = _usable(name, table, principal)
+    if len(routes) > 1:
+        raise AmbiguousModel(name, routes[0].endpoint)
+    return routes[0] if routes else None
+
+
+def _usable(slug: str, table: RouteTable, principal: Principal) -> list[Route]:
+    """The routes of that slug the principal may use; a key's own project goes before others."""
+    routes = [route for route in table.named(slug) if _may_use(principal, route.project)]
+    if len(routes) < 2:
+        return routes
+    return [route for route in routes if principal.name.startswith(f"{route.project}/")] or routes
+
+
+def _may_use(principal: Principal, project: str) -> bool:
+    return principal.name == EVALUATOR or principal.has_role(INFERENCE_ROLES, project)

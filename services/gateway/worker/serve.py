@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
+from kit.rpc.errors import Unavailable
 from services.gateway.worker.app import Worker
 from services.gateway.worker.protocol import WorkerProtocol
 
@@ -36,8 +37,8 @@ async def serving(
     """The worker listening; yields the port (a free one for 0). On exit stops accepting, waits `drain_s` for
     requests under way, then cancels them. `reuse_port` lets several worker processes share a port.
 
-    Use it under uvloop: `asyncio.run(main(), loop_factory=uvloop.new_event_loop)`. Raises OSError when it
-    can't bind.
+    Use it under uvloop: `asyncio.Runner(loop_factory=uvloop.new_event_loop)`. Raises Unavailable when it can't
+    bind.
     """
     listener = _listen(host, port, reuse_port)
     config = uvicorn.Config(
@@ -79,7 +80,9 @@ def _listen(host: str, port: int, reuse_port: bool) -> socket.socket:
         listener.bind((host, port))
         listener.listen(2048)
         listener.setblocking(False)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise Unavailable(
+            f"port {port} of {host} cannot be served ({error.strerror}); stop what listens there or choose another"
+        ) from error
     return listener

@@ -117,9 +117,7 @@ class ServedLog:
 
     def _keep_for_later(self, batch: list[Line], error: OSError) -> None:
         if not self._failing:
-            _log.error(
-                "served log can't be written: %s; keeping up to %d lines", error.strerror, self._max_waiting
-            )
+            _log.error("served log can't be written: %s; keeping up to %d lines", error.strerror, self._max_waiting)
         self._failing = True
         self._waiting = batch + self._waiting
         surplus = len(self._waiting) - self._max_waiting

@@ -5,13 +5,15 @@ source of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
 
 Label = Literal["stable", "candidate"]
+ALL_PROJECTS = "projects/-"
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +28,10 @@ class Upstream:
 
     def __post_init__(self) -> None:
         url = urlsplit(self.url)
-        if (
-            url.scheme not in ("http", "https")
-            or not url.hostname
-            or url.port == 0
-            or url.query
-            or url.username
-        ):
+        if url.scheme not in ("http", "https") or not url.hostname or url.port == 0 or url.query or url.username:
             raise ValueError("an engine's URL is not of the form http://host:port or https://host:port")
-        if not (
-            self.url.isascii() and self.url.isprintable() and self.key.isascii() and self.key.isprintable()
-        ):
-            raise ValueError(
-                "an engine's URL or key has characters a header can't carry; use printable ASCII"
-            )
+        if not (self.url.isascii() and self.url.isprintable() and self.key.isascii() and self.key.isprintable()):
+            raise ValueError("an engine's URL or key has characters a header can't carry; use printable ASCII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,7 @@ class Route:
     endpoint: str
     slug: str
     project: str
-    task_type: str
+    interface: str
     arms: tuple[Arm, ...]
     salt: str
 
@@ -82,9 +74,7 @@ class Route:
         if len({arm.version for arm in self.arms}) != len(self.arms):
             raise ValueError(f"{self.endpoint} has one version in two arms; keep one of them")
         if self.endpoint != f"{self.project}/endpoints/{self.slug}":
-            raise ValueError(
-                f"{self.endpoint} is not endpoint {self.slug} of {self.project}; correct its name"
-            )
+            raise ValueError(f"{self.endpoint} is not endpoint {self.slug} of {self.project}; correct its name")
 
     def arm(self, label: Label) -> Arm | None:
         """The arm of that label, or None."""
@@ -112,6 +102,7 @@ class RouteTable:
     revision: int
     endpoints: Mapping[str, Route]
     candidates: Mapping[str, Candidate]
+    _by_slug: Mapping[str, tuple[Route, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, route in self.endpoints.items():
@@ -120,8 +111,21 @@ class RouteTable:
         for slug, candidate in self.candidates.items():
             if slug != candidate.slug:
                 raise ValueError(f"candidate {candidate.slug} is filed under {slug}; file it under its slug")
+        by_slug: dict[str, tuple[Route, ...]] = {}
+        for route in self.endpoints.values():
+            by_slug[route.slug] = (*by_slug.get(route.slug, ()), route)
         object.__setattr__(self, "endpoints", MappingProxyType(dict(self.endpoints)))
         object.__setattr__(self, "candidates", MappingProxyType(dict(self.candidates)))
+        object.__setattr__(self, "_by_slug", by_slug)
+
+    def named(self, slug: str) -> tuple[Route, ...]:
+        """The routes of that slug, one a project at most."""
+        return self._by_slug.get(slug, ())
+
+    def versions(self) -> frozenset[str]:
+        """Every version that may serve anybody."""
+        arms = (arm.version for route in self.endpoints.values() for arm in route.arms)
+        return frozenset(arms) | {candidate.version for candidate in self.candidates.values()}
 
     def upstreams(self) -> Iterator[Upstream]:
         """Every engine the table names; repeats where versions share one."""
@@ -134,14 +138,23 @@ class RouteTable:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: resource name, project (`projects/default`, empty for a service), roles, end of validity
-    (epoch s).
+    """Who calls: resource name, roles by project (`projects/-` stands for all; a service has none), end of
+    validity (epoch s).
     """
 
     name: str
-    project: str
-    roles: frozenset[str]
+    bindings: Mapping[str, frozenset[str]]
     expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bindings", MappingProxyType(dict(self.bindings)))
+
+    def has_role(self, roles: Set[str], project: str | None = None) -> bool:
+        """Whether one of the roles holds in the project; without one: in any."""
+        if project is None:
+            return any(not held.isdisjoint(roles) for held in self.bindings.values())
+        here, everywhere = self.bindings.get(project, _NONE), self.bindings.get(ALL_PROJECTS, _NONE)
+        return not (here.isdisjoint(roles) and everywhere.isdisjoint(roles))
 
 
 def digest(secret: str | bytes) -> bytes:

@@ -141,9 +141,7 @@ class EnginePool:
             return
         now = self._loop.time()
         if now < self._ejected_until:
-            raise Ejected(
-                "The engine failed several times in a row and is being let alone; try again in a moment."
-            )
+            raise Ejected("The engine failed several times in a row and is being let alone; try again in a moment.")
         self._ejected_until = now + EJECTED_S  # this request is the probe; the others wait for its answer
 
     def _note(self, error: EngineFault) -> None:

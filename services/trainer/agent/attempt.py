@@ -48,6 +48,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Returns when the trainer knows the outcome, or has another attempt; no decrypted file is left then."""
+        self.folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # a command may come before the work begins
         working = asyncio.create_task(self._work())
         try:
             await self.reporter.run()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.worker.errors import Denied, ModelNotFound, NotReady, Unauthenticated
+from services.gateway.worker.errors import AmbiguousModel, Denied, ModelNotFound, NotReady, Unauthenticated
 from services.gateway.worker.policy import (
     Target,
     admit,
@@ -32,9 +32,9 @@ from services.gateway.worker.snapshot import (
 PROJECT = "projects/default"
 unhurried = settings(deadline=None)  # the machine is shared
 ENGINE = Upstream("http://127.0.0.1:9", "engine-key", "m-3")
-USER = Principal(f"{PROJECT}/apiKeys/k1", PROJECT, frozenset({"inference"}))
-STRANGER = Principal("projects/other/apiKeys/k2", "projects/other", frozenset({"inference"}))
-EVALUATOR = Principal("services/evaluator", "", frozenset({"service"}))
+USER = Principal(f"{PROJECT}/apiKeys/k1", {PROJECT: frozenset({"inference"})})
+STRANGER = Principal("projects/other/apiKeys/k2", {"projects/other": frozenset({"inference"})})
+EVALUATOR = Principal("services/evaluator", {})
 
 
 def version(number: int) -> str:
@@ -47,9 +47,7 @@ def route(stable: int = 90, candidate: int = 10, slug: str = "assistant", projec
 
 
 def table(*routes: Route) -> RouteTable:
-    judged = Candidate(
-        f"{PROJECT}/candidateRoutes/c9", "candidate-c9", version(9), ENGINE, "services/evaluator"
-    )
+    judged = Candidate(f"{PROJECT}/candidateRoutes/c9", "candidate-c9", version(9), ENGINE, "services/evaluator")
     return RouteTable(7, {each.endpoint: each for each in routes or (route(),)}, {judged.slug: judged})
 
 
@@ -132,8 +130,24 @@ def test_a_slug_of_two_projects_is_each_callers_own_and_not_the_evaluators() -> 
     both = table(route(), route(slug="assistant", project="projects/other"))
     assert admit("assistant", b"s", both, STRANGER).endpoint == "projects/other/endpoints/assistant"
     assert admit("assistant", b"s", both, USER).endpoint == "projects/default/endpoints/assistant"
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(AmbiguousModel, match="full name"):
         resolve("assistant:candidate", both, EVALUATOR)
+
+
+def test_a_key_bound_to_several_projects_serves_each_by_its_own_roles() -> None:
+    both = table(route(), route(slug="assistant", project="projects/other"), route(slug="scribe", project="projects/x"))
+    infers, audits = frozenset({"inference"}), frozenset({"auditor"})
+    bound = Principal("projects/home/apiKeys/k", {PROJECT: infers, "projects/other": audits})
+    assert admit("assistant", b"s", both, bound).endpoint == f"{PROJECT}/endpoints/assistant"
+    with pytest.raises(ModelNotFound):
+        resolve("projects/other/endpoints/assistant", both, bound)
+    everywhere = Principal("projects/other/apiKeys/k", {"projects/-": infers})
+    assert admit("assistant", b"s", both, everywhere).endpoint == "projects/other/endpoints/assistant"
+    assert admit(f"{PROJECT}/endpoints/assistant", b"s", both, everywhere).endpoint.startswith(PROJECT)
+    assert visible(both, everywhere) == ["assistant", f"{PROJECT}/endpoints/assistant", "scribe"]
+    guest = Principal("projects/home/apiKeys/k", {"projects/-": infers})
+    with pytest.raises(AmbiguousModel):
+        resolve("assistant", both, guest)
 
 
 def test_the_evaluators_probes_stay_out_of_the_endpoints_figures() -> None:
@@ -161,7 +175,7 @@ def test_stable_stands_in_only_for_a_weighted_choice_and_only_with_weight() -> N
     assert stable_instead(pinned, table()) is None
 
 
-KEYS = KeyTable(1, {digest("sk-good"): USER, digest("sk-old"): Principal("k", PROJECT, frozenset(), 100.0)})
+KEYS = KeyTable(1, {digest("sk-good"): USER, digest("sk-old"): Principal("k", {}, 100.0)})
 
 
 @pytest.mark.parametrize(
@@ -184,14 +198,14 @@ def test_keys_expire_and_tokens_are_verified() -> None:
 
 @pytest.mark.parametrize("role", ["inference", "admin", "engineering", "algorithm", "operations"])
 def test_roles_that_may_infer(role: str) -> None:
-    principal = Principal("k", PROJECT, frozenset({role}))
+    principal = Principal("k", {PROJECT: frozenset({role})})
     assert may_infer(principal) is principal
 
 
 @pytest.mark.parametrize("role", ["approver", "auditor", "service"])
 def test_roles_that_may_not_infer(role: str) -> None:
     with pytest.raises(Denied, match="inference"):
-        may_infer(Principal("k", PROJECT, frozenset({role})))
+        may_infer(Principal("k", {PROJECT: frozenset({role})}))
 
 
 def test_a_session_is_the_header_then_the_user_then_the_key() -> None:

@@ -65,9 +65,7 @@ def test_a_bad_body_is_one_clear_sentence(body: bytes) -> None:
 
 
 def test_an_answer_gets_the_clients_name() -> None:
-    body, usage = rewrite_answer(
-        b'{"id":1.50,"model":"m-3","usage":{"prompt_tokens":3,"completion_tokens":5}}', "bot"
-    )
+    body, usage = rewrite_answer(b'{"id":1.50,"model":"m-3","usage":{"prompt_tokens":3,"completion_tokens":5}}', "bot")
     assert body == b'{"id":1.50,"model":"bot","usage":{"prompt_tokens":3,"completion_tokens":5}}'
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens) == (3, 5)
@@ -187,9 +185,7 @@ def test_drained_deltas_add_up_to_the_totals(events: list[tuple[str, float, bool
             drained[series.version] += series.requests
     for series in figures.drain():
         drained[series.version] += series.requests
-    assert {each.version: each.requests for each in figures.totals()} == {
-        v: n for v, n in drained.items() if n
-    }
+    assert {each.version: each.requests for each in figures.totals()} == {v: n for v, n in drained.items() if n}
     assert sum(each.errors["timeout"] + sum(each.total.counts) for each in figures.totals()) == len(events)
     assert figures.in_flight("p/e", "2") == 0
 
@@ -208,7 +204,7 @@ def test_prometheus_shows_one_project() -> None:
     for endpoint in ("projects/a/endpoints/x", "projects/ab/endpoints/y"):
         figures.began(endpoint, "v1")
         figures.count(endpoint, "v1", error="timeout", total_ms=5)
-    text = figures.prometheus("projects/a")
+    text = figures.prometheus("projects/a".__eq__)
     assert 'sluice_gateway_requests_total{endpoint="projects/a/endpoints/x",version="v1"} 1' in text
     assert 'kind="timeout"} 1' in text
     assert "projects/ab/" not in text

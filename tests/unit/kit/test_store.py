@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import MetaData
 
 from kit.rpc.errors import Corrupt, Exhausted, Invalid, Unavailable
-from kit.store import Database, check, migrate
+from kit.store import BookmarkRow, Database, check, migrate
 from kit.store.failpoints import armed
 from kit.store.revise import revise
 from sluice.trainer import v1 as trainer
@@ -189,4 +190,17 @@ async def test_a_revision_is_written_from_the_models_and_then_they_agree(tmp_pat
     assert await check(database, JobRow.metadata) == []
     assert await revise("suite", "nothing", folder, JobRow.metadata) is None
     await insert(database, job())
+    await database.close()
+
+
+async def test_a_unit_that_writes_nothing_wakes_nobody() -> None:
+    database = await Database.open("sqlite://", service="shelf")
+    await database.create_tables(MetaData())
+    seen = database.changed.count
+    async with database.begin() as unit:
+        await unit.session.get(BookmarkRow, "none")
+    assert database.changed.count == seen
+    async with database.begin() as unit:
+        unit.session.add(BookmarkRow(key="one", value="1"))
+    assert database.changed.count == seen + 1
     await database.close()

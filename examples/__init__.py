@@ -1,0 +1,1 @@
+"""The main job of the suite as a program, and the data it runs on."""

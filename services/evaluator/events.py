@@ -1,0 +1,17 @@
+"""What the evaluator does when other services say that something happened."""
+
+from __future__ import annotations
+
+from kit.bus import Handlers
+from kit.store import Unit
+from services.evaluator import commands
+from sluice.events import v1 as events
+from sluice.registry import v1 as registry
+
+
+async def model_version_created(unit: Unit, event: events.Event, data: registry.ModelVersionCreated) -> None:
+    """A new version gets its evaluation."""
+    await commands.create_evaluation(unit, data.model_version)
+
+
+HANDLERS: Handlers = {registry.ModelVersionCreated: model_version_created}

@@ -1,0 +1,105 @@
+"""What the registry, the dataset service and the gateway say; it asks and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+import grpc
+
+from kit.rpc.errors import NotFound, from_rpc_error
+from kit.rpc.names import project_of
+from services.evaluator import domain
+from services.evaluator.metrics import check_metrics
+from services.evaluator.questions import check_schema
+from sluice.dataset import v1 as dataset
+from sluice.evaluator import v1 as evaluator
+from sluice.gateway import v1 as gateway
+from sluice.registry import v1 as registry
+
+PEER_TIMEOUT_S = 5.0
+T = TypeVar("T")
+
+
+class Peers:
+    """The other services, as far as an evaluation needs them. Every method may raise NotFound or Unavailable."""
+
+    def __init__(
+        self,
+        models: registry.ModelVersionServiceAsyncStub,
+        task_types: registry.TaskTypeServiceAsyncStub,
+        datasets: dataset.DatasetVersionServiceAsyncStub,
+        endpoints: gateway.EndpointServiceAsyncStub,
+    ) -> None:
+        self._models = models
+        self._task_types = task_types
+        self._datasets = datasets
+        self._endpoints = endpoints
+
+    async def plan(self, evaluation: evaluator.Evaluation, wanted: evaluator.Suite | None) -> domain.Plan:
+        """What an evaluation of this version will do under ``wanted``, or under the default suite of its task type.
+
+        Raises Invalid for a suite that cannot be run, NotFound, and Unavailable while a peer is away.
+        """
+        version = await self.model_version(evaluation.model_version)
+        wanted = wanted or domain.default_suite(version, await self.task_type(version.task_type))
+        check_metrics(wanted.metrics)
+        rows = await self.dataset_version(wanted.dataset_version)
+        check_schema((await self.task_type(rows.task_type)).row_schema, rows.name)
+        suite, note = domain.settle(wanted, rows)
+        digest = domain.suite_digest(suite, rows.digest)
+        incumbent = await self.incumbent(version)
+        return domain.Plan(suite, digest, version.endpoint, incumbent, note)
+
+    async def incumbent(self, version: registry.ModelVersion) -> str:
+        """The version that serves where this one wants to; empty where none does, or this one itself."""
+        if not version.endpoint:
+            return ""
+        name = f"{project_of(version.name)}/endpoints/{version.endpoint}"
+        request = gateway.GetEndpointRequest(name=name)
+        try:
+            answer = await asked("the gateway", self._endpoints.GetEndpoint(request, timeout=PEER_TIMEOUT_S))
+        except NotFound:
+            return ""
+        stable = [arm for arm in answer.endpoint.route if arm.role == gateway.ARM_ROLE_STABLE and arm.weight_percent]
+        return next((arm.model_version for arm in stable if arm.model_version != version.name), "")
+
+    async def model_version(self, name: str) -> registry.ModelVersion:
+        """A model version as it stands."""
+        request = registry.GetModelVersionRequest(name=name)
+        answer = await asked("the registry", self._models.GetModelVersion(request, timeout=PEER_TIMEOUT_S))
+        return answer.model_version
+
+    async def task_type(self, task_type: str) -> registry.TaskType:
+        """A task type by its id."""
+        request = registry.GetTaskTypeRequest(name=f"taskTypes/{task_type}")
+        answer = await asked("the registry", self._task_types.GetTaskType(request, timeout=PEER_TIMEOUT_S))
+        return answer.task_type
+
+    async def dataset_version(self, name: str) -> dataset.DatasetVersion:
+        """A dataset version, without its rows."""
+        request = dataset.GetDatasetVersionRequest(name=name)
+        call = self._datasets.GetDatasetVersion(request, timeout=PEER_TIMEOUT_S)
+        return (await asked("the dataset service", call)).dataset_version
+
+    async def row_schema(self, suite: evaluator.Suite) -> str:
+        """How the rows of a suite look."""
+        rows = await self.dataset_version(suite.dataset_version)
+        return (await self.task_type(rows.task_type)).row_schema
+
+    async def read_rows(self, suite: evaluator.Suite) -> AsyncIterator[bytes]:
+        """The rows of the suite's split, in pieces of whole JSON lines. Also raises Corrupt."""
+        request = dataset.ReadDatasetVersionRequest(name=suite.dataset_version, split=suite.split)
+        try:
+            async for piece in self._datasets.ReadDatasetVersion(request):
+                yield piece.rows
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, "the dataset service") from error
+
+
+async def asked(peer: str, call: Awaitable[T]) -> T:
+    """The answer of a peer, or the fault it sent."""
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, peer) from error

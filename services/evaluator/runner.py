@@ -1,0 +1,134 @@
+"""The work of one evaluation, from loading engines to the report; states and retries are the supervisor's matter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from kit.blobs import BlobStore
+from kit.rpc.names import project_of
+from kit.store import Database, failpoint
+from kit.telemetry import get_log, span
+from services.evaluator import commands, report, store
+from services.evaluator.answers import Answers, once, read_whole
+from services.evaluator.asking import Engine, NoAnswer
+from services.evaluator.parity import compare
+from services.evaluator.peers import Peers
+from services.evaluator.questions import Question, read_questions
+from services.evaluator.report import Given
+from services.evaluator.routes import Lease, Routes
+from sluice.evaluator import v1 as evaluator
+from sluice.types import v1 as types
+
+log = get_log(__name__)
+
+
+class Runner:
+    """Asks, compares and scores. Whatever it did before a fault or a crash and has kept, it does not do again."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        peers: Peers,
+        routes: Routes,
+        engine: Engine,
+        *,
+        row_concurrency: int,
+        parity_tolerance: float,
+    ) -> None:
+        self.database = database
+        self.blobs = blobs
+        self.peers = peers
+        self.routes = routes
+        self.engine = engine
+        self.parity_tolerance = parity_tolerance
+        self.row_concurrency = row_concurrency
+
+    async def run(self, evaluation: evaluator.Evaluation) -> evaluator.Report:
+        """The report of an evaluation in PREPARING or RUNNING; its rows are stored.
+
+        Raises the fault that stands in the way: Unavailable where another try may help.
+        """
+        version = await self.peers.model_version(evaluation.model_version)
+        questions = await self._questions(evaluation)
+        incumbent = await self._known_answers(evaluation)
+        versions = [version.name]
+        if evaluation.incumbent and incumbent is None:
+            versions.append(evaluation.incumbent)
+        async with AsyncExitStack() as stack:
+            with span("evaluator.prepare", versions=len(versions)):
+                leases = await stack.enter_async_context(self.routes.held(versions))
+            failpoint("evaluator_prepared")
+            asked = len(questions) * len(leases)
+            await self.database.transact(lambda unit: commands.start(unit, evaluation.name, asked))
+            with span("evaluator.parity", version=version.name):
+                parity = await self._parity(version.parity.digest, leases[0])
+            with span("evaluator.ask", rows=len(questions), versions=len(leases)):
+                given = [await self._ask(evaluation, lease, questions) for lease in leases]
+        with span("evaluator.score", rows=len(questions)):
+            other = given[1] if len(given) > 1 else incumbent
+            made, rows = await asyncio.to_thread(
+                report.make_report, evaluation.suite.metrics, questions, given[0], other
+            )
+        if parity is not None:
+            made.parity.CopyFrom(parity)
+        blob = await self.blobs.put(project_of(evaluation.name), once(report.write_rows(rows)))
+        failpoint("evaluator_before_report")
+        made.rows_digest = blob.digest
+        made.digest = report.report_digest(made)
+        return made
+
+    async def _questions(self, evaluation: evaluator.Evaluation) -> list[Question]:
+        suite = evaluation.suite
+        schema = await self.peers.row_schema(suite)
+        return await read_questions(self.peers.read_rows(suite), schema, suite.max_rows, suite.max_tokens)
+
+    async def _known_answers(self, evaluation: evaluator.Evaluation) -> Given | None:
+        """What the incumbent answered when it was evaluated under the same suite itself, if it was."""
+        if not evaluation.incumbent:
+            return None
+        async with self.database.read() as session:
+            earlier = await store.effective(session, evaluation.incumbent, evaluation.suite_digest)
+        if earlier is None or earlier.state != types.JOB_STATE_SUCCEEDED or earlier.report.rows_failed:
+            return None
+        content = await read_whole(self.blobs, project_of(earlier.name), earlier.report.rows_digest)
+        return Given({row.row: row.answer for row in report.read_rows(content)}, {})
+
+    async def _parity(self, digest: str, lease: Lease) -> evaluator.Parity | None:
+        """The comparison with the recipe; None where it left nothing to compare."""
+        if not digest:
+            return None
+        content = await read_whole(self.blobs, project_of(lease.version), digest)
+        return await compare(content, self.engine, lease.model, self.parity_tolerance)
+
+    async def _ask(self, evaluation: evaluator.Evaluation, lease: Lease, questions: Sequence[Question]) -> Given:
+        """Asks a version what it has not answered yet. Raises the fault that ended the route, or Unavailable."""
+        answers = Answers(self.database, self.blobs, evaluation.name, lease.version)
+        await answers.load()
+
+        left = iter([question for question in questions if question.row not in answers.by_row])
+
+        async def ask() -> None:
+            for question in left:
+                lease.check()
+                try:
+                    answer = await self.engine.answer(lease.model, question.asked, evaluation.suite.max_tokens)
+                except NoAnswer as error:
+                    answers.failed[question.row] = str(error)
+                else:
+                    await answers.add(question.row, answer)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.row_concurrency):
+                    group.create_task(ask())
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            await answers.write()
+        lease.check()
+        if answers.failed:
+            log.warning("rows_unanswered", evaluation=evaluation.name, version=lease.version, rows=len(answers.failed))
+        return Given(answers.by_row, answers.failed)

@@ -1,0 +1,184 @@
+"""Moves evaluations on that nobody asks about: a loop over the database, which alone is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+
+from kit.blobs import BlobStore
+from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Unavailable
+from kit.store import Database, Leadership, Unit, leading
+from kit.telemetry import current_trace_id, get_log, span, with_traceparent
+from services.evaluator import commands, domain, store
+from services.evaluator.answers import space_of
+from services.evaluator.peers import Peers
+from services.evaluator.runner import Runner
+from sluice.errors import v1 as errors
+from sluice.evaluator import v1 as evaluator
+from sluice.types import v1 as types
+
+log = get_log(__name__)
+LOOK_S = 1.0
+#: Faults that will not go away by themselves; an evaluation that meets one fails.
+FINAL = (NotFound, Invalid, StateConflict, Corrupt)
+
+
+class EvaluationSupervisor:
+    """Checks, runs and ends evaluations. A process that starts finds those of its predecessor and goes on with them."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        peers: Peers,
+        runner: Runner,
+        *,
+        concurrency: int,
+        time_limit_s: float,
+        waiting_limit_s: float,
+        again_s: float = 2.0,
+    ) -> None:
+        """Works on ``concurrency`` evaluations at a time; what a peer's absence stopped is tried after ``again_s``."""
+        self.database = database
+        self.blobs = blobs
+        self.peers = peers
+        self.runner = runner
+        self.concurrency = concurrency
+        self.time_limit = timedelta(seconds=time_limit_s)
+        self.waiting_limit = timedelta(seconds=waiting_limit_s)
+        self.again_s = again_s
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Works until cancelled; of several processes on one database only one does."""
+        while True:
+            try:
+                async with leading(self.database, "evaluator") as leadership:
+                    await self._lead(leadership)
+            except Unavailable as fault:
+                log.warning("leadership_lost", reason=fault.reason_name)
+                await asyncio.sleep(self.again_s)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        try:
+            while True:
+                seen = self.database.changed.count
+                await leadership.check()
+                await self.step()
+                await self.database.changed.wait(seen, LOOK_S)
+        finally:
+            for name in list(self._tasks):
+                await self._end_task(name)
+
+    async def step(self) -> None:
+        """One look at everything. A fault of the machine or of a peer leaves its evaluation for the next look."""
+        self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
+        for evaluation in await self._in(*domain.NEW):
+            await self._guarded(evaluation, self._check)
+        for evaluation in await self._in(types.JOB_STATE_CANCELLING):
+            await self._guarded(evaluation, self._stop)
+        for evaluation in await self._in(types.JOB_STATE_QUEUED, *domain.LIVE):
+            await self._guarded(evaluation, self._watch_time)
+        # Those that a predecessor has begun come first.
+        for states in (domain.LIVE, (types.JOB_STATE_QUEUED,)):
+            for evaluation in await self._in(*states):
+                if evaluation.name not in self._tasks and len(self._tasks) < self.concurrency:
+                    self._tasks[evaluation.name] = asyncio.create_task(self._work(evaluation))
+
+    async def _in(self, *states: int) -> list[evaluator.Evaluation]:
+        async with self.database.read() as session:
+            return await store.EVALUATIONS.find(session, state=states)
+
+    async def _guarded(
+        self, evaluation: evaluator.Evaluation, act: Callable[[evaluator.Evaluation], Awaitable[None]]
+    ) -> None:
+        with with_traceparent(evaluation.traceparent):
+            try:
+                await act(evaluation)
+            except Fault as fault:
+                log.warning("evaluation_put_off", evaluation=evaluation.name, reason=fault.reason_name)
+
+    async def _check(self, evaluation: evaluator.Evaluation) -> None:
+        await self.database.transact(lambda unit: commands.validate(unit, evaluation.name))
+        try:
+            plan = await self._plan(evaluation)
+        except FINAL as fault:
+            await self._fail(evaluation.name, fault)
+        else:
+            await self.database.transact(lambda unit: commands.queue(unit, evaluation.name, plan))
+
+    async def _plan(self, evaluation: evaluator.Evaluation) -> domain.Plan:
+        wanted = evaluation.suite if evaluation.HasField("suite") else None
+        return await self.peers.plan(evaluation, wanted)
+
+    async def _stop(self, evaluation: evaluator.Evaluation) -> None:
+        await self._end_task(evaluation.name)
+        await self._close(evaluation.name, partial(commands.stop, name=evaluation.name))
+
+    async def _watch_time(self, evaluation: evaluator.Evaluation) -> None:
+        now = self.database.clock()
+        if domain.waited_too_long(evaluation, self.waiting_limit, now):
+            expire = partial(commands.expire, name=evaluation.name, limit=self.waiting_limit)
+            await self._close(evaluation.name, expire)
+        failure = domain.time_limit_failure(evaluation, self.time_limit, now)
+        if failure is not None:
+            await self._end_task(evaluation.name)
+            await self.database.transact(lambda unit: commands.fail(unit, evaluation.name, failure))
+
+    async def _end_task(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _work(self, evaluation: evaluator.Evaluation) -> None:
+        """Brings an evaluation to its end, however often a peer is away meanwhile; the time limit ends that too."""
+        name = evaluation.name
+        with with_traceparent(evaluation.traceparent), span("evaluator.evaluate", evaluation=name):
+            while True:
+                try:
+                    return await self._try(name)
+                except FINAL as fault:
+                    return await self._fail(name, fault)
+                except Fault as fault:
+                    log.warning("evaluation_put_off", evaluation=name, reason=fault.reason_name, message=fault.message)
+                except Exception as error:
+                    return await self._fail_by_bug(name, error)
+                await asyncio.sleep(self.again_s)
+
+    async def _try(self, name: str) -> None:
+        evaluation = await self._get(name)
+        if evaluation.state == types.JOB_STATE_QUEUED:
+            plan = await self._plan(evaluation)
+            await self.database.transact(lambda unit: commands.claim(unit, name, plan))
+            evaluation = await self._get(name)
+        if evaluation.state in domain.LIVE:
+            report = await self.runner.run(evaluation)
+            await self._close(name, partial(commands.succeed, name=name, report=report))
+
+    async def _get(self, name: str) -> evaluator.Evaluation:
+        async with self.database.read() as session:
+            return await store.EVALUATIONS.get(session, name)
+
+    async def _close(self, name: str, command: Callable[[Unit], Awaitable[list[str]]]) -> None:
+        """Runs the command that ends an evaluation for good, then drops its batches."""
+        for digest in await self.database.transact(command):
+            await self.blobs.delete(space_of(name), digest)
+
+    async def _fail(self, name: str, fault: Fault) -> None:
+        failure = types.Failure(reason=fault.reason, message=fault.message)  # type: ignore[arg-type]
+        log.warning("evaluation_failed", evaluation=name, reason=fault.reason_name)
+        await self.database.transact(lambda unit: commands.fail(unit, name, failure))
+
+    async def _fail_by_bug(self, name: str, error: Exception) -> None:
+        """Fails an evaluation for a fault of ours. The error's own words may hold content and are not logged."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error(
+            "evaluation_broke", evaluation=name, cause=type(error).__name__, file=place.filename, line=place.lineno
+        )
+        message = f"the evaluation met a fault of the suite; the log has it under trace id {current_trace_id()}"
+        failure = types.Failure(reason=errors.ERROR_REASON_INTERNAL, message=message)
+        await self.database.transact(lambda unit: commands.fail(unit, name, failure))

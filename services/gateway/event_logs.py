@@ -1,0 +1,60 @@
+"""The event logs of all services behind one address: the metadata key ``sluice-service`` says whose is meant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+
+from kit.bus import EventServicer
+from kit.rpc.errors import Invalid, from_rpc_error
+from sluice.events import v1 as events
+
+KEY = "sluice-service"
+Context = Any
+
+
+class EventLogs(events.EventServiceServicer):
+    """Answers for the gateway itself, and asks the others in the name of the caller."""
+
+    def __init__(self, own: EventServicer, behind: Mapping[str, grpc.aio.Channel]) -> None:
+        self.own = own
+        self.behind = {name: events.EventServiceStub(channel) for name, channel in behind.items()}
+
+    async def ListEvents(self, request: events.ListEventsRequest, context: Context) -> events.ListEventsResponse:
+        name = self._named(context)
+        if name == "gateway":
+            return await self.own.ListEvents(request, context)
+        try:
+            response: events.ListEventsResponse = await self.behind[name].ListEvents(
+                request, timeout=context.time_remaining(), metadata=_credentials(context)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, f"the {name} service") from error
+        return response
+
+    async def WatchEvents(
+        self, request: events.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[events.WatchEventsResponse]:
+        name = self._named(context)
+        if name == "gateway":
+            async for response in self.own.WatchEvents(request, context):
+                yield response
+            return
+        try:
+            async for response in self.behind[name].WatchEvents(request, metadata=_credentials(context)):
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, f"the {name} service") from error
+
+    def _named(self, context: Context) -> str:
+        name = dict(context.invocation_metadata() or ()).get(KEY, "gateway")
+        if name != "gateway" and name not in self.behind:
+            known = ", ".join(f"`{each}`" for each in ("gateway", *sorted(self.behind)))
+            raise Invalid(f"metadata `{KEY}` names `{name}`, which is no service; it is one of {known}")
+        return str(name)
+
+
+def _credentials(context: Context) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key, value) for key, value in context.invocation_metadata() or () if key == "authorization")

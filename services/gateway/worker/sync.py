@@ -1,0 +1,84 @@
+"""Follows the routes of the control process and tells it what was seen; it decides nothing about either."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+
+from kit.telemetry import get_log
+from services.gateway.worker.app import Worker
+from services.gateway.worker.figures import Series
+from services.gateway.worker.translation import arm_sample, route_table
+from sluice.gateway import v1 as gateway
+
+log = get_log(__name__)
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+class RouteSync:
+    """One worker's stream to the control process; the last good table stays while there is none.
+
+    Every table is confirmed as soon as it is in force, figures go out every `every_s`, and those that no stream
+    took wait for the next. `pause` turns the longest pause before the next attempt into the one that is made.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        name: str,
+        stub: gateway.RouteServiceAsyncStub,
+        *,
+        every_s: float = 0.5,
+        pause: Callable[[float], float] = lambda longest_s: random.uniform(0.5, 1.0) * longest_s,
+    ) -> None:
+        self._worker, self._name, self._stub = worker, name, stub
+        self._every_s, self._pause = every_s, pause
+        self._swapped = asyncio.Event()
+        self._unsent: list[Series] = []
+
+    async def run(self) -> None:
+        """Keeps the worker's table equal to the control process's until cancelled; nothing else ends it."""
+        longest_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                async for response in self._stub.SyncRoutes(self._news()):
+                    self._take(response.table)
+                    longest_s = _FIRST_PAUSE_S
+                cause = "ended"
+            except grpc.aio.AioRpcError as error:
+                cause = error.code().name
+            except Exception:  # the table in force must outlive any fault of one message
+                log.error("routes_stream_failed", exc_info=True)
+                cause = "INTERNAL"
+            log.warning("routes_stream_lost", cause=cause, revision=self._worker.revision)
+            await asyncio.sleep(self._pause(longest_s))
+            longest_s = min(longest_s * 2, _LONGEST_PAUSE_S)
+
+    def _take(self, message: gateway.RouteTable) -> None:
+        try:
+            table = route_table(message)
+        except ValueError as refused:
+            log.error("route_table_refused", revision=message.revision, cause=str(refused))
+            return
+        self._worker.swap_routes(table)
+        self._swapped.set()
+
+    async def _news(self) -> AsyncIterator[gateway.SyncRoutesRequest]:
+        told = -1  # a new stream: say first what is in force, if only that nothing is
+        while True:
+            self._swapped.clear()
+            revision = self._worker.revision or 0
+            self._unsent += self._worker.figures.drain()
+            if revision != told or self._unsent:
+                samples = [arm_sample(series) for series in self._unsent]
+                yield gateway.SyncRoutesRequest(worker=self._name, revision=revision, samples=samples)
+                told, self._unsent = revision, []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    await self._swapped.wait()

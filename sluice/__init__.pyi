@@ -1,0 +1,2 @@
+from sluice.client import AsyncClient as AsyncClient
+from sluice.client import Client as Client

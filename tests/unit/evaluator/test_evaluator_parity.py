@@ -1,0 +1,72 @@
+"""The comparison with the recipe, against an engine made of figures."""
+
+import json
+
+import pytest
+
+from services.evaluator.asking import NoAnswer
+from services.evaluator.parity import compare
+
+LINE = {
+    "messages": [{"role": "user", "content": "hello"}],
+    "prompt_token_ids": [5, 6, 7],
+    "completion_token_ids": [8, 9, 2],
+    "logprobs": [-0.1, -0.2, -0.3],
+}
+
+
+class Figures:
+    """Gives token ids and log-probabilities as vLLM does."""
+
+    def __init__(self, *, rendered=(5, 6, 7), answer=(8, 9, 2), logprobs=(-0.1, -0.2, -0.3), rival=None, ids=True):
+        self.rendered, self.answer, self.logprobs, self.rival, self.ids = rendered, answer, logprobs, rival, ids
+
+    async def post(self, path, body):
+        ids = {"prompt_token_ids": list(self.rendered)} if self.ids else {}
+        if path == "/v1/chat/completions":
+            return {**ids, "choices": [{"message": {"content": "x"}}]}
+        assert body["prompt"] == LINE["prompt_token_ids"]
+        top = [{f"token_id:{t}": p} | (self.rival or {}) for t, p in zip(self.answer, self.logprobs, strict=True)]
+        logprobs = {"token_logprobs": list(self.logprobs), "top_logprobs": top}
+        return {"choices": [{"token_ids": list(self.answer) if self.ids else None, "logprobs": logprobs}]}
+
+
+async def compared(engine):
+    return await compare(json.dumps(LINE).encode() + b"\n", engine, "m", 0.01)
+
+
+async def test_equal_is_equal():
+    parity = await compared(Figures(logprobs=(-0.1, -0.204, -0.3)))
+    assert parity.passed and (parity.prompts, parity.equal_prompts, parity.equal_answers) == (1, 1, 1)
+    assert parity.max_log_probability_difference == pytest.approx(0.004) and not parity.first_difference
+
+
+async def test_an_undecided_token_may_differ():
+    parity = await compared(Figures(answer=(8, 4, 4), rival={"token_id:9": -0.205}))
+    assert parity.passed and parity.equal_answers == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        (Figures(rendered=(1, 5, 6, 7)), "renders it as 4 tokens and the recipe as 3; token 1 differs"),
+        (Figures(answer=(8, 4, 4), rival={"token_id:9": -0.9}), "token 2 of the answer differs"),
+        (Figures(answer=(8, 4, 4)), "prefers its own by inf"),
+        (Figures(answer=(8, 9), logprobs=(-0.1, -0.2)), "answers 2 tokens and the recipe 3"),
+        (Figures(logprobs=(-0.1, -0.2, -0.5)), "differs by 0.2 nats"),
+        (Figures(logprobs=(-0.1, float("nan"), -0.3)), "not a number"),
+        (Figures(ids=False), "gives no token ids"),
+    ],
+)
+async def test_a_difference_is_told_without_the_prompt(engine, why):
+    parity = await compared(engine)
+    assert not parity.passed and why in parity.first_difference and "hello" not in parity.first_difference
+
+
+async def test_an_engine_that_refuses_does_not_pass():
+    class Refusing:
+        async def post(self, path, body):
+            raise NoAnswer("the engine refused the request with HTTP 400; it may be too long")
+
+    assert "HTTP 400" in (await compared(Refusing())).first_difference
+    assert not (await compare(b"", Refusing(), "m", 0.01)).passed

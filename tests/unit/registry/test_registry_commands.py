@@ -1,0 +1,257 @@
+"""The commands of the registry on a private database, and what they emit."""
+
+import hashlib
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from sqlmodel import col, select
+
+from kit.auth import Principal
+from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
+from kit.store import OutboxRow, check
+from services.registry import access, commands, store
+from sluice.evaluator import v1 as evaluator
+from sluice.registry import v1 as registry
+from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
+
+PROJECT = "projects/default"
+FIRST = hashlib.sha256(b"secret").hexdigest()
+ADMIN = Principal(f"{PROJECT}/apiKeys/first", frozenset({("projects/-", int(types.ROLE_ADMIN))}))
+SET = f"{PROJECT}/datasets/d/versions/1"
+
+
+@pytest.fixture
+async def started(database):
+    """A registry after its first start."""
+    await database.transact(lambda unit: commands.first_start(unit, FIRST))
+    return database
+
+
+def artifact(mark="a", kind=types.ARTIFACT_KIND_FULL):
+    return types.Artifact(kind=kind, digest=f"sha256:{hashlib.sha256(mark.encode()).hexdigest()}")
+
+
+def finished(job="j1", model="bank", mark="a", task_type="sft", **spec):
+    """The event of a training job that succeeded."""
+    return trainer.TrainingJobSucceeded(
+        training_job=f"{PROJECT}/trainingJobs/{job}",
+        spec=trainer.TrainingJobSpec(
+            task_type=task_type, dataset_version=SET, model=model, sft=trainer.SftRecipe(), **spec
+        ),
+        result=trainer.TrainingResult(artifact=artifact(mark), metrics={"loss": 0.1}),
+        creator="author",
+    )
+
+
+async def train(database, catalog, **fields):
+    await database.transact(lambda unit: commands.register_training(unit, catalog, finished(**fields)))
+
+
+async def read(database, version=1, model="bank"):
+    async with database.read() as session:
+        return await store.get_version(session, f"{PROJECT}/models/{model}/versions/{version}")
+
+
+def completed(version=1, automatic=True, rows=100, **values):
+    metrics = values or {"exact_match": 0.9, "rouge_l": 0.9, "bleu_4": 0.9}
+    report = evaluator.Report(
+        metrics=[evaluator.Metric(name=name, value=value) for name, value in metrics.items()],
+        rows_scored=rows,
+        parity=evaluator.Parity(passed=True),
+    )
+    name = f"{PROJECT}/models/bank/versions/{version}"
+    return evaluator.EvaluationCompleted(evaluation="e", model_version=name, report=report, automatic=automatic)
+
+
+async def emitted(database, prefix=""):
+    async with database.read() as session:
+        rows = (await session.exec(select(OutboxRow.type).order_by(col(OutboxRow.sequence)))).all()
+    return [name for row in rows if (name := row.removeprefix("sluice.registry.v1.")).startswith(prefix)]
+
+
+async def test_models_and_migrations_agree(database):
+    assert await check(database, store.ProjectRow.metadata) == []
+
+
+async def test_the_first_start_happens_once(database):
+    for _ in range(3):
+        await database.transact(lambda unit: commands.first_start(unit, FIRST))
+    response = await access.snapshot(database)
+    assert [(bytes(key.secret_sha256).hex(), key.principal) for key in response.keys] == [(FIRST, ADMIN.name)]
+    assert await emitted(database) == ["project.created", "api_key.created"]
+
+
+async def test_without_a_hash_it_makes_the_project_alone(database):
+    await database.transact(lambda unit: commands.first_start(unit, ""))
+    assert await emitted(database) == ["project.created"]
+
+
+def named(display_name, project=PROJECT, role=types.ROLE_INFERENCE):
+    return registry.ApiKey(display_name=display_name, role_bindings=[registry.RoleBinding(project=project, role=role)])
+
+
+async def test_a_key_works_until_it_is_revoked_and_its_secret_is_nowhere(started):
+    before = (await access.snapshot(started)).revision
+    key, secret = await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("ci"), ADMIN))
+    now = await access.snapshot(started)
+    assert now.revision > before and hashlib.sha256(secret.encode()).digest() in [k.secret_sha256 for k in now.keys]
+    async with started.read() as session:
+        bodies = (await session.exec(select(store.KeyRow.body))).all()
+        events = (await session.exec(select(OutboxRow.data_json))).all()
+    assert secret.encode() not in b"".join(bodies) and secret not in "".join(events)
+    with pytest.raises(Stale):
+        await started.transact(lambda unit: commands.revoke_key(unit, key.name, "99"))
+    for _ in range(2):
+        revoked = await started.transact(lambda unit: commands.revoke_key(unit, key.name, ""))
+    after = await access.snapshot(started)
+    assert revoked.HasField("revoke_time") and len(after.keys) == 1 and after.revision > now.revision
+    assert await emitted(started, "api_key") == ["api_key.created", "api_key.created", "api_key.revoked"]
+
+
+async def test_a_name_of_a_key_is_taken_once(started):
+    await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("ci"), ADMIN))
+    with pytest.raises(AlreadyExists):
+        await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("CI"), ADMIN))
+
+
+async def test_a_job_that_is_told_ten_times_makes_one_version(started, catalog):
+    for _ in range(10):
+        await train(started, catalog)
+    version = await read(started, "latest")
+    assert (version.version, version.gate_policy, version.endpoint) == (1, "no-regression", "bank")
+    assert version.lineage.creator == "author" and version.lineage.recipe == "sft"
+    assert await emitted(started, "model") == ["model.created", "model_version.created"]
+
+
+async def test_a_version_is_of_the_task_type_of_its_job(started, catalog):
+    wanted = registry.Model(display_name="bank", task_type="pretrain")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    await train(started, catalog)
+    version = await read(started)
+    assert (version.task_type, version.gate_policy) == ("sft", "no-regression")
+
+
+async def test_two_jobs_with_the_same_weights_make_two_versions(started, catalog):
+    await train(started, catalog, job="j1")
+    await train(started, catalog, job="j2")
+    assert (await read(started, "latest")).version == 2
+
+
+def header(mark="a"):
+    return registry.ImportHeader(parent=f"{PROJECT}/models/bank", artifact=artifact(mark), dataset_version=SET)
+
+
+async def test_the_same_weights_imported_twice_are_one_version(started, catalog):
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    made = []
+    for mark in "aab":
+        made.append(
+            await started.transact(lambda unit, m=mark: commands.register_import(unit, catalog, header(m), "author"))
+        )
+    assert [version.version for version in made] == [1, 1, 2]
+    assert await emitted(started, "model_version") == ["model_version.created"] * 2
+
+
+async def test_an_import_into_no_model(started, catalog):
+    with pytest.raises(NotFound):
+        await started.transact(lambda unit: commands.register_import(unit, catalog, header(), "author"))
+
+
+async def test_the_gate_opens_once_and_only_for_its_own_evaluation(started, catalog):
+    await train(started, catalog)
+    await started.transact(lambda unit: commands.judge(unit, catalog, completed(automatic=False)))
+    assert (await read(started)).state == registry.MODEL_VERSION_STATE_PENDING
+    for event in (completed(), completed(exact_match=0.0)):
+        await started.transact(lambda unit, e=event: commands.judge(unit, catalog, e))
+    assert (await read(started)).state == registry.MODEL_VERSION_STATE_APPROVED
+    assert await emitted(started, "model_version.") == [
+        "model_version.created",
+        "model_version.decided",
+        "model_version.approved",
+    ]
+
+
+async def test_an_evaluation_with_more_rows_may_decide(started, catalog):
+    await train(started, catalog)
+    for rows in (3, 100):
+        await started.transact(lambda unit, r=rows: commands.judge(unit, catalog, completed(rows=r)))
+    assert (await read(started)).state == registry.MODEL_VERSION_STATE_APPROVED
+
+
+async def test_a_failed_evaluation_is_said_on_the_version(started, catalog):
+    await train(started, catalog)
+    event = evaluator.EvaluationFailed(
+        evaluation="e", model_version=f"{PROJECT}/models/bank/versions/1", automatic=True
+    )
+    await started.transact(lambda unit: commands.leave_undecided(unit, catalog, event))
+    version = await read(started)
+    assert version.state == registry.MODEL_VERSION_STATE_INCONCLUSIVE
+    assert "sluice eval retry" in version.gate_decision.reasons[0]
+
+
+def request(version, **fields):
+    return registry.ApproveModelVersionRequest(name=version.name, **fields)
+
+
+async def test_a_policy_of_two_people(started, catalog):
+    policy = registry.GatePolicy(approvals_required=2, criteria=[registry.Criterion(metric="rouge_l", at_least=0)])
+    await started.transact(lambda unit: commands.create_policy(unit, catalog, PROJECT, "four-eyes", policy))
+    await train(started, catalog, gate_policy="four-eyes")
+    await started.transact(lambda unit: commands.judge(unit, catalog, completed()))
+    version = await read(started)
+    assert version.state == registry.MODEL_VERSION_STATE_AWAITING_APPROVAL
+    with pytest.raises(Stale):
+        await started.transact(lambda unit: commands.approve(unit, request(version, etag="1"), "one"))
+    for who in ("one", "one", "two", "two"):
+        asked = request(version)
+        version = await started.transact(lambda unit, w=who, a=asked: commands.approve(unit, a, w))
+    assert version.state == registry.MODEL_VERSION_STATE_APPROVED and len(version.approvals) == 2
+    assert (await emitted(started, "model_version")).count("model_version.approved") == 1
+
+
+async def test_what_was_revoked_stays_revoked(started, catalog):
+    await train(started, catalog)
+    await started.transact(lambda unit: commands.judge(unit, catalog, completed()))
+    name = f"{PROJECT}/models/bank/versions/1"
+    asked = registry.RevokeModelVersionRequest(name=name, reason="wrong labels")
+    first = await started.transact(lambda unit: commands.revoke(unit, asked))
+    again = await started.transact(lambda unit: commands.revoke(unit, asked))
+    assert first.etag == again.etag
+    with pytest.raises(StateConflict):
+        waiver = registry.ApproveModelVersionRequest(name=name, waiver=True, reason="no")
+        await started.transact(lambda unit: commands.approve(unit, waiver, "one"))
+    assert (await emitted(started, "model_version"))[-1] == "model_version.revoked"
+
+
+async def test_stable_follows_the_route_and_never_goes_back_in_time(started, catalog):
+    await train(started, catalog, job="j1")
+    await train(started, catalog, job="j2", mark="b")
+    endpoint, one, two = f"{PROJECT}/endpoints/bank", *(f"{PROJECT}/models/bank/versions/{n}" for n in (1, 2))
+    for serving, revision, stable in ((one, 1, 1), ("", 2, 1), (two, 4, 2), (one, 3, 2), (two, 4, 2), (one, 5, 1)):
+        await started.transact(lambda unit, s=serving, r=revision: commands.follow_route(unit, endpoint, s, r))
+        assert (await read(started, "stable")).version == stable
+
+
+async def test_a_built_in_policy_keeps_its_name(started, catalog):
+    with pytest.raises(AlreadyExists, match="built in"):
+        await started.transact(
+            lambda unit: commands.create_policy(unit, catalog, PROJECT, "baseline", registry.GatePolicy())
+        )
+
+
+@pytest.mark.parametrize(("field", "value"), [("endpoint", "No Such!"), ("display_name", "")])
+async def test_an_update_is_held_to_the_rules_of_the_contract(started, catalog, field, value):
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    model = await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    changed = registry.Model(name=model.name, **{field: value})
+    with pytest.raises(Invalid, match=field):
+        await started.transact(lambda unit: commands.update_model(unit, catalog, changed, FieldMask(paths=[field])))
+
+
+async def test_no_model_under_a_project_or_a_policy_that_is_not_there(started, catalog):
+    for parent, policy in (("projects/other", ""), ("projects/-", ""), (PROJECT, "none")):
+        wanted = registry.Model(display_name="bank", task_type="sft", gate_policy=policy)
+        with pytest.raises(NotFound):
+            await started.transact(lambda unit, p=parent, w=wanted: commands.create_model(unit, catalog, p, w))

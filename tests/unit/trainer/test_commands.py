@@ -1,0 +1,204 @@
+"""Commands on a real database in memory: effects, events, fences."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, col, select
+from training_jobs import S, sft_spec
+
+import services.trainer
+from kit.rpc.errors import Invalid, Stale, StateConflict
+from kit.store import Database, OutboxRow, check, migrate
+from services.trainer import commands, store
+from services.trainer.servicer import AttemptServicer, TrainingJobServicer
+from sluice.errors import v1 as errors
+from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
+
+RESULT = trainer.TrainingResult(dataset_digest="sha256:" + "0" * 64)
+
+
+@pytest.fixture
+async def database() -> AsyncIterator[Database]:
+    opened = await Database.open("sqlite://", service="trainer")
+    await migrate(opened, Path(services.trainer.__file__).parent / "migrations" / "versions")
+    yield opened
+    await opened.close()
+
+
+async def resolve(spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+    return spec
+
+
+async def create(database: Database, request_id: str = "", **fields: object) -> str:
+    job = trainer.TrainingJob(spec=sft_spec(**fields))
+    request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job, request_id=request_id)
+    answer = await TrainingJobServicer(database, resolve, Path()).CreateTrainingJob(request, None)
+    return answer.training_job.name
+
+
+async def queued(database: Database, **fields: object) -> str:
+    name = await create(database, **fields)
+    await database.transact(lambda unit: commands.validate(unit, name))
+    await database.transact(lambda unit: commands.queue(unit, name, sft_spec(**fields)))
+    return name
+
+
+async def claimed(database: Database, **fields: object) -> str:
+    name = await queued(database, **fields)
+    assert await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    return name
+
+
+async def get(database: Database, name: str) -> trainer.TrainingJob:
+    async with database.read() as session:
+        return await store.JOBS.get(session, name)
+
+
+async def events(database: Database) -> list[tuple[str, dict[str, object]]]:
+    async with database.read() as session:
+        rows = await session.exec(select(OutboxRow).order_by(col(OutboxRow.sequence)))
+        return [(row.type.removeprefix("sluice.trainer.v1.training_job."), json.loads(row.data_json)) for row in rows]
+
+
+async def report(database: Database, name: str, epoch: int = 1, **fields: object) -> trainer.ReportAttemptResponse:
+    request = trainer.ReportAttemptRequest(training_job=name, epoch=epoch, **fields)
+    return await AttemptServicer(database).ReportAttempt(request, None)
+
+
+async def test_the_migrations_make_what_the_models_say(database: Database) -> None:
+    assert await check(database, SQLModel.metadata) == []
+
+
+async def test_each_state_is_told_once_in_order(database: Database) -> None:
+    name = await claimed(database)
+    await report(database, name, state=S["RUNNING"])
+    await report(database, name, state=S["RUNNING"], progress=types.Progress(done=1))
+    await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=RESULT)
+    told = await events(database)
+    assert [kind for kind, _ in told] == ["created", *["changed"] * 4, "succeeded"]
+    states = [data["state"] for kind, data in told if kind == "changed"]
+    assert states == [f"JOB_STATE_{word}" for word in ("VALIDATING", "QUEUED", "PREPARING", "RUNNING")]
+    assert told[-1][1]["result"] == {"dataset_digest": RESULT.dataset_digest}
+    assert [entry.state for entry in (await get(database, name)).history] == [1, 2, 3, 4, 5, S["SUCCEEDED"]]
+
+
+async def test_a_repeated_create_makes_one_job(database: Database) -> None:
+    request_id = "7f1f0f3e-0000-4000-8000-000000000001"
+    assert await create(database, request_id) == await create(database, request_id)
+    with pytest.raises(Invalid) as raised:
+        await create(database, request_id, seed=9)
+    assert raised.value.reason == errors.ERROR_REASON_REQUEST_ID_REUSED
+
+
+async def test_a_repeated_create_gets_its_answer_though_the_dataset_is_gone(database: Database) -> None:
+    async def gone(spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+        raise Invalid("gone")
+
+    request_id = "7f1f0f3e-0000-4000-8000-000000000002"
+    name = await create(database, request_id)
+    job = trainer.TrainingJob(spec=sft_spec())
+    request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job, request_id=request_id)
+    servicer = TrainingJobServicer(database, gone, Path())
+    assert (await servicer.CreateTrainingJob(request, None)).training_job.name == name
+    request.ClearField("request_id")
+    with pytest.raises(Invalid, match="gone"):
+        await servicer.CreateTrainingJob(request, None)
+
+
+async def test_commands_reach_the_agent_by_its_reports(database: Database) -> None:
+    name = await claimed(database)
+    assert (await report(database, name, state=S["RUNNING"])).command == trainer.ATTEMPT_COMMAND_UNSPECIFIED
+    await database.transact(lambda unit: commands.pause(unit, trainer.PauseTrainingJobRequest(name=name)))
+    assert (await report(database, name)).command == trainer.ATTEMPT_COMMAND_PAUSE
+    await database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))
+    assert (await report(database, name)).command == trainer.ATTEMPT_COMMAND_CANCEL
+    await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_CANCELLED)
+    assert (await get(database, name)).state == S["CANCELLED"]
+    assert (await events(database))[-1] == ("failed", {"training_job": name, "state": "JOB_STATE_CANCELLED"})
+
+
+@pytest.mark.parametrize("cancel_first", [True, False])
+async def test_cancel_races_complete_and_one_of_them_ends_the_job(database: Database, cancel_first: bool) -> None:
+    name = await claimed(database)
+    await report(database, name, state=S["RUNNING"])
+    cancel = database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))
+    complete = report(database, name, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=RESULT)
+    both = (cancel, complete) if cancel_first else (complete, cancel)
+    answers = await asyncio.gather(*both, return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert all(isinstance(error, StateConflict) for error in refused)
+    job = await get(database, name)
+    assert job.state == S["SUCCEEDED"]
+    ends = [kind for kind, _ in await events(database) if kind in ("succeeded", "failed")]
+    assert ends == ["succeeded"]
+
+
+async def test_a_stale_epoch_is_refused_and_changes_nothing(database: Database) -> None:
+    name = await claimed(database)
+    await database.transact(lambda unit: commands.lose(unit, name, 1, "gone"))
+    await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    before = await get(database, name)
+    with pytest.raises(StateConflict) as raised:
+        await report(database, name, epoch=1, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=RESULT)
+    assert raised.value.reason == errors.ERROR_REASON_STALE_EPOCH
+    assert await get(database, name) == before
+
+
+async def test_an_attempt_is_lost_once(database: Database) -> None:
+    name = await claimed(database)
+    for _ in range(2):
+        await database.transact(lambda unit: commands.lose(unit, name, 1, "gone"))
+    job = await get(database, name)
+    assert (job.state, len(job.attempts), job.attempts[0].outcome) == (S["QUEUED"], 1, "lost")
+
+
+async def test_no_more_jobs_run_than_may_and_the_oldest_goes_first(database: Database) -> None:
+    first, second = await queued(database), await queued(database)
+    assert await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    assert not await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    assert await database.transact(lambda unit: commands.claim(unit, "host", 2))
+    assert not await database.transact(lambda unit: commands.claim(unit, "host", 9))
+    assert [(await get(database, name)).state for name in (first, second)] == [S["PREPARING"]] * 2
+
+
+async def test_a_job_whose_last_agent_is_still_there_waits(database: Database) -> None:
+    name = await claimed(database)
+    await database.transact(lambda unit: store.set_handle(unit, name, 1, "pid 1"))
+    await database.transact(lambda unit: commands.lose(unit, name, 1, "gone"))
+    assert not await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    await database.transact(lambda unit: store.set_handle(unit, name, 1, ""))
+    assert await database.transact(lambda unit: commands.claim(unit, "host", 1))
+
+
+async def test_an_etag_that_is_not_the_present_one_is_refused(database: Database) -> None:
+    name = await create(database)
+    with pytest.raises(Stale):
+        await database.transact(
+            lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name, etag="99"))
+        )
+    assert (await get(database, name)).state == S["CREATED"]
+
+
+async def test_jobs_are_found_by_state_and_type(database: Database) -> None:
+    name = await create(database)
+    await database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))
+    await create(database)
+    request = trainer.ListTrainingJobsRequest(parent="projects/p", filter='state = "CANCELLED" AND task_type = "sft"')
+    found = await TrainingJobServicer(database, resolve, Path()).ListTrainingJobs(request, None)
+    assert [job.name for job in found.training_jobs] == [name]
+
+
+async def test_watch_shows_the_job_until_it_is_over(database: Database) -> None:
+    name = await create(database)
+    states = []
+    watched = TrainingJobServicer(database, resolve, Path()).WatchTrainingJob(
+        trainer.WatchTrainingJobRequest(name=name), None
+    )
+    async for snapshot in watched:
+        states.append(snapshot.training_job.state)
+        await database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))
+    assert states == [S["CREATED"], S["CANCELLED"]]
