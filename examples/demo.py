@@ -81,7 +81,8 @@ def suite(home: Path, keep: bool) -> Iterator[dict[str, Any]]:
         raise SystemExit(done.returncode)
     about = json.loads(done.stdout)
     console.print(
-        f"five services on embedded NATS, SQLite and encrypted blobs: gRPC {about['address']}, OpenAI {about['http']}/v1"
+        "five services on embedded NATS, SQLite and encrypted blobs: "
+        f"gRPC {about['address']}, OpenAI {about['http']}/v1"
     )
     try:
         yield about
@@ -189,7 +190,7 @@ class Demo:
         return found[0].name
 
     def follow(self, version: str, traffic: bool = False) -> bool:
-        """Follows a version through evaluation, gate and rollout, none of which anybody asks for; True when it serves."""
+        """Follows a version through evaluation, gate and rollout, which nobody asks for; True when it serves."""
         evaluation = self.follow_evaluation(version)
         if evaluation.state != types.JOB_STATE_SUCCEEDED:
             console.print(f"[red]the evaluation failed:[/] {evaluation.failure.message}")
@@ -261,7 +262,8 @@ class Demo:
         tree = Tree(f"[bold]{short(version)}[/]  {found.artifact.digest[:19]}…")
         judged = tree.add(f"evaluation {short(found.lineage.evaluation)}")
         job = judged.add(
-            f"training job {short(found.lineage.training_job)}  ({found.lineage.recipe} on {short(found.base_model_version)})"
+            f"training job {short(found.lineage.training_job)}  "
+            f"({found.lineage.recipe} on {short(found.base_model_version)})"
         )
         job.add(f"dataset version {short(found.lineage.dataset_version)}  {found.lineage.dataset_digest[:19]}…")
         console.print(tree)

@@ -80,26 +80,22 @@ def mislabeled(rows: list[dict[str, Any]], rng: random.Random) -> Iterator[dict[
         yield row(r["messages"][0]["content"], answer)
 
 
-def corpus(asked: set[str], rng: random.Random) -> Iterator[dict[str, str]]:
-    """Plain text for a base: what customers say of one matter and, apart from it, sentences that name queues.
+def corpus(rng: random.Random) -> Iterator[dict[str, str]]:
+    """Plain text for a base: different sentences of one matter, and, apart from them, sentences that name queues.
 
-    No document holds both a matter and its queue, so nothing here teaches the task; none is a message of `asked`.
+    A base of it hears what a sentence is about. No document holds both a matter and its queue, so nothing here
+    teaches the task.
     """
-    written = 0
-    while written < DOCUMENTS:
+    for _ in range(DOCUMENTS):
         kind = rng.random()
+        english, chinese = rng.choice(list(QUEUES.values()))
         if kind < 0.15:
             text = rng.choice(NOTICES).format(*rng.sample(list(QUEUES), 3))
-        elif kind < 0.5:
-            text = message(rng.choice(list(QUEUES)), rng)
+        elif kind < 0.45:
+            text = fill(rng.choice(OPENERS_ZH) + "".join(rng.sample(chinese, 3)), rng, chinese=True)
         else:
-            english, chinese = rng.choice(list(QUEUES.values()))
-            in_chinese = rng.random() < CHINESE_SHARE
-            said = rng.sample(chinese if in_chinese else english, 2)
-            text = fill(("" if in_chinese else " ").join(said), rng, in_chinese)
-        if text not in asked:
-            written += 1
-            yield {"text": text}
+            text = fill(" ".join(rng.sample(english, 2)), rng, chinese=False)
+        yield {"text": text}
 
 
 NOTICES = [
@@ -117,10 +113,9 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def main(folder: Path = Path(__file__).parent) -> None:
     rows = list(intents(random.Random(SEED)))
-    asked = {r["messages"][0]["content"] for r in rows}
     write(folder / "bank-intents.jsonl", rows)
     write(folder / "bank-intents-worse.jsonl", mislabeled(rows, random.Random(SEED + 1)))
-    write(folder / "bank-corpus.jsonl", corpus(asked, random.Random(SEED + 2)))
+    write(folder / "bank-corpus.jsonl", corpus(random.Random(SEED + 2)))
     broken = [json.dumps(r, ensure_ascii=False) for r in rows[:12]]
     broken[6] = broken[6][: len(broken[6]) // 2]  # line 7 stops in the middle
     (folder / "bank-intents-broken.jsonl").write_text("\n".join(broken) + "\n", encoding="utf-8")

@@ -27,6 +27,8 @@ START_S, STOP_S = 90.0, 60.0
 class Suite:
     """One suite in `folder/home`, with its own XDG_CONFIG_HOME; empty `programs` means all processes.
 
+    `module` is what is run: `services`, or `tests.fakes.suite` for one with fake engines and recipes.
+
     It may be stopped, killed and started again; `close` leaves no process behind. A guard process does the same
     when this one dies without having come to that.
     """
@@ -34,6 +36,7 @@ class Suite:
     folder: Path
     programs: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    module: str = "services"
     process: "subprocess.Popen[str] | None" = None
     guard: "subprocess.Popen[bytes] | None" = None
 
@@ -83,7 +86,7 @@ class Suite:
 
     def command(self, *arguments: str, **more: Any) -> "subprocess.CompletedProcess[str]":
         """Runs `python -m services …` in the suite's environment to its end."""
-        command = [sys.executable, "-m", "services", *arguments]
+        command = [sys.executable, "-m", self.module, *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.variables, capture_output=True, text=True, timeout=START_S, **more
         )
@@ -91,7 +94,7 @@ class Suite:
     def start(self) -> None:
         """Starts it and returns when everything chosen serves."""
         self._watch_over()
-        command = [sys.executable, "-m", "services", "up", "--json", "--grpc-port", "0", "--http-port", "0"]
+        command = [sys.executable, "-m", self.module, "up", "--json", "--grpc-port", "0", "--http-port", "0"]
         command += ["--only", ",".join(self.programs)] if self.programs else []
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "up.log").open("a") as log:
@@ -150,9 +153,9 @@ class Suite:
 
 
 @contextmanager
-def suite(folder: Path, *programs: str, **environ: str) -> Iterator[Suite]:
+def suite(folder: Path, *programs: str, module: str = "services", **environ: str) -> Iterator[Suite]:
     """A running suite: `with suite(tmp_path, "registry", "dataset", LOG_LEVEL="debug") as running:`."""
-    running = Suite(folder, programs, environ)
+    running = Suite(folder, programs, environ, module)
     try:
         running.start()
         yield running

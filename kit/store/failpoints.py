@@ -2,18 +2,31 @@
 
 import os
 import signal
+from dataclasses import dataclass
 
 ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
-def armed(setting: str) -> dict[str, signal.Signals]:
-    """The points of `SLUICE_FAILPOINT=after_commit:kill,before_ack:stop`; exits with a sentence on other text."""
+@dataclass
+class Trap:
+    """A point that was armed: the signal comes when it is passed for the last of so many times."""
+
+    signal: signal.Signals
+    passes: int = 1
+
+
+def armed(setting: str) -> dict[str, Trap]:
+    """The points of `SLUICE_FAILPOINT=after_commit:kill:3,before_ack:stop`; exits with a sentence on other text."""
     points = {}
     for item in filter(None, setting.split(",")):
-        name, _, action = item.partition(":")
-        if action not in ACTIONS:
-            raise SystemExit(f"SLUICE_FAILPOINT has `{item}`; write `name:kill` or `name:stop`, joined by commas")
-        points[name] = ACTIONS[action]
+        name, _, rest = item.partition(":")
+        action, _, passes = rest.partition(":")
+        if action not in ACTIONS or not (passes or "1").isdecimal():
+            raise SystemExit(
+                f"SLUICE_FAILPOINT has `{item}`; write `name:kill` or `name:stop`, with `:3` for the third time "
+                "it is passed, joined by commas"
+            )
+        points[name] = Trap(ACTIONS[action], int(passes or 1))
     return points
 
 
@@ -23,5 +36,7 @@ _ARMED = armed(os.environ.get("SLUICE_FAILPOINT", ""))
 
 def failpoint(name: str) -> None:
     """Does nothing, unless the environment armed this point: then the process is killed or stopped here."""
-    if _ARMED and name in _ARMED:
-        os.kill(os.getpid(), _ARMED[name])
+    if _ARMED and (trap := _ARMED.get(name)):
+        trap.passes -= 1
+        if trap.passes == 0:
+            os.kill(os.getpid(), trap.signal)

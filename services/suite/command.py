@@ -17,7 +17,7 @@ from kit.bus import find_binary
 from kit.rpc.errors import Fault
 from services.suite.home import Home, SuiteError, is_alive
 from services.suite.processes import Spec, Supervisor, spawn
-from services.suite.programs import chosen, import_shared, specs
+from services.suite.programs import PROGRAMS, chosen, import_shared, specs
 
 READY_S = 60.0
 STOPPED_S = 60.0
@@ -35,13 +35,20 @@ class State:
     processes: dict[str, int] = field(default_factory=dict)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line; every mistake ends in one sentence and a non-zero exit."""
+def main(
+    arguments: Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    modules: Mapping[str, str] = PROGRAMS,
+) -> None:
+    """Parses the command line; every mistake ends in one sentence and a non-zero exit.
+
+    ``modules`` has the module of each process, whose ``main`` it runs.
+    """
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("up", "down", "status"):
         command = commands.add_parser(name)
-        command.add_argument("--home", type=Path, default=Path(os.environ.get("SLUICE_HOME") or ".sluice"))
+        command.add_argument("--home", type=Path, default=Path(environ.get("SLUICE_HOME") or ".sluice"))
         command.add_argument("--json", action="store_true", help="one JSON object instead of text")
         if name == "up":
             command.add_argument("--grpc-port", type=int, default=7500, help="the public gRPC port; 0 takes a free one")
@@ -49,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument("--detach", action="store_true", help="return when the suite is ready")
             command.add_argument("--only", default="", help="start only these processes, joined by commas")
     options = parser.parse_args(arguments)
-    home = Home(options.home.resolve(), dict(os.environ))
+    options.modules = modules
+    home = Home(options.home.resolve(), dict(environ))
     try:
         sys.exit({"up": up, "down": down, "status": status}[options.command](home, options))
     except (SuiteError, Fault) as error:
@@ -66,19 +74,20 @@ def up(home: Home, options: argparse.Namespace) -> int:
     home.keep_credentials(address, http)
     secret, sha256 = home.first_key(address, http)
     state = State(address, http, ports, programs)
+    processes = specs(home, programs, ports, sha256, options.modules)
     if options.detach:
-        return _detach(home, state, sha256, secret, options.json)
-    return _run(home, state, sha256, partial(_announce, state, secret, options.json))
+        return _detach(home, state, processes, secret, options.json)
+    return _run(home, state, processes, partial(_announce, state, secret, options.json))
 
 
-def _run(home: Home, state: State, sha256: str, announce: Callable[[], None]) -> int:
+def _run(home: Home, state: State, processes: Sequence[Spec], announce: Callable[[], None]) -> int:
     def keep(pids: Mapping[str, int]) -> None:
         state.processes = dict(pids)
         home.write_state(asdict(state))
 
     state.pid = os.getpid()
     keep({})
-    supervisor = Supervisor(specs(home, state.programs, state.ports, sha256), keep)
+    supervisor = Supervisor(processes, keep)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         import_shared()
@@ -139,7 +148,7 @@ def _announce(state: State, secret: str, as_json: bool) -> None:
     _say("Ctrl-C stops it.")
 
 
-def _detach(home: Home, state: State, sha256: str, secret: str, as_json: bool) -> int:
+def _detach(home: Home, state: State, processes: Sequence[Spec], secret: str, as_json: bool) -> int:
     read, write = os.pipe()
     if os.fork() == 0:
         os.close(read)
@@ -150,7 +159,7 @@ def _detach(home: Home, state: State, sha256: str, secret: str, as_json: bool) -
             os.dup2(log, number)
         code = 1
         try:
-            code = _run(home, state, sha256, lambda: _tell(write, "ready"))
+            code = _run(home, state, processes, lambda: _tell(write, "ready"))
         except SuiteError as error:
             _tell(write, str(error))
         finally:

@@ -41,15 +41,21 @@ def chosen(only: str) -> list[str]:
     return [name for name in PROGRAMS if name in names or not names]
 
 
-def specs(home: Home, names: Collection[str], ports: Mapping[str, int], first_key_sha256: str) -> list[Spec]:
-    """The message bus first, then the programs ``names``."""
+def specs(
+    home: Home,
+    names: Collection[str],
+    ports: Mapping[str, int],
+    first_key_sha256: str,
+    modules: Mapping[str, str] = PROGRAMS,
+) -> list[Spec]:
+    """The message bus first, then the programs ``names``, each the ``main`` of its module."""
     logs = home.path / "logs"
     variables = {**home.variables(ports), "SLUICE_FIRST_KEY_SHA256": first_key_sha256}
     config, passwords = home.nats(ports["nats"])
     programs = [
         Spec(
             name,
-            partial(_program, PROGRAMS[name], f"sluice {name}"),
+            partial(_program, modules[name], f"sluice {name}"),
             logs / f"{name}.log",
             {**variables, "SLUICE_NATS_PASSWORD": passwords.get(name, "")},
         )

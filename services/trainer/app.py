@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kit.rpc.server import Server, Service
 from kit.serve import Application, process, serving, storage
-from services.trainer.backends import open_backend
+from services.trainer.backends import BACKENDS, OpenBackend, open_backend
 from services.trainer.events import HANDLERS
 from services.trainer.inputs import Inputs
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
@@ -20,10 +20,12 @@ from sluice.trainer import v1 as trainer
 
 
 @asynccontextmanager
-async def application(settings: TrainerSettings) -> AsyncIterator[Server]:
+async def application(
+    settings: TrainerSettings, backends: Mapping[str, OpenBackend] = BACKENDS
+) -> AsyncIterator[Server]:
     """The running service. Raises ValueError or Fault when it cannot start."""
     jobs = settings.process.home / "jobs"
-    backend = open_backend(settings, jobs)
+    backend = open_backend(settings, jobs, backends)
     async with process(settings.process) as runtime, storage(settings.process, Path(__file__).parent) as database:
         inputs = Inputs(
             dataset.DatasetVersionServiceStub(runtime.channel("dataset")),

@@ -1,7 +1,6 @@
-"""`FakeEngine`, the engine file of fake_engine.py, and tiny model and adapter folders for it; torch-free."""
+"""`FakeEngine`, the engine file of fake_engine.py; the folders that it loads are made by weights.py."""
 
 import json
-import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ import httpx
 
 from services.gateway.engines.openai_http import load_lora, prove, unload_lora
 from services.gateway.engines.protocol import Capability, Command, Launch, Task
+from tests.fakes.weights import write_adapter, write_model, write_safetensors
+
+__all__ = ["FakeEngine", "write_adapter", "write_model", "write_safetensors"]
 
 _PROGRAM = Path(__file__).with_name("fake_engine.py")
-_TARGET = "model.layers.0.self_attn.q_proj"
 
 
 class FakeEngine:
@@ -49,36 +50,3 @@ class FakeEngine:
     async def unload_adapter(self, client: httpx.AsyncClient, name: str) -> None:
         await unload_lora(client, name)
 
-
-def write_model(folder: Path, *, hidden: int = 8) -> Path:
-    """A folder that passes for a base: config.json and one float32 weight [hidden, hidden]."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "qwen3", "dtype": "float32", "max_position_embeddings": 1024}
-    (folder / "config.json").write_text(json.dumps(config))
-    write_safetensors(folder / "model.safetensors", {f"{_TARGET}.weight": (hidden, hidden)})
-    return folder
-
-
-def write_adapter(folder: Path, *, rank: int = 4, hidden: int = 8, value: float = 0.5, **config: Any) -> Path:
-    """A LoRA adapter folder for `write_model`; `config` adds to its JSON (`fake_poison`, `fake_crash`)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, **config}))
-    prefix = f"base_model.model.{_TARGET}"
-    shapes = {f"{prefix}.lora_A.weight": (rank, hidden), f"{prefix}.lora_B.weight": (hidden, rank)}
-    write_safetensors(folder / "adapter_model.safetensors", shapes, value)
-    return folder
-
-
-def write_safetensors(path: Path, shapes: dict[str, tuple[int, int]], value: float = 0.5) -> None:
-    """A float32 safetensors file whose every element is `value`."""
-    header, data = {}, b""
-    for name, (rows, columns) in shapes.items():
-        block = struct.pack("<f", value) * (rows * columns)
-        header[name] = {
-            "dtype": "F32",
-            "shape": [rows, columns],
-            "data_offsets": [len(data), len(data) + len(block)],
-        }
-        data += block
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)

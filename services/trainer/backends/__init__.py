@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from services.trainer.backends.contract import Backend
@@ -15,12 +15,13 @@ def _local(settings: TrainerSettings, jobs: Path) -> Backend:
     return LocalBackend(jobs, {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)})
 
 
-BACKENDS: dict[str, Callable[[TrainerSettings, Path], Backend]] = {"local": _local}
+OpenBackend = Callable[[TrainerSettings, Path], Backend]
+BACKENDS: dict[str, OpenBackend] = {"local": _local}
 
 
-def open_backend(settings: TrainerSettings, jobs: Path) -> Backend:
+def open_backend(settings: TrainerSettings, jobs: Path, backends: Mapping[str, OpenBackend] = BACKENDS) -> Backend:
     """The backend that the settings name. Raises ValueError for one that does not exist."""
-    if settings.backend not in BACKENDS:
-        known = ", ".join(sorted(BACKENDS))
+    if settings.backend not in backends:
+        known = ", ".join(sorted(backends))
         raise ValueError(f"SLUICE_TRAINER_BACKEND is `{settings.backend}`; it takes one of {known}")
-    return BACKENDS[settings.backend](settings, jobs)
+    return backends[settings.backend](settings, jobs)

@@ -113,7 +113,10 @@ async def test_a_newer_database_is_not_touched(tmp_path):
 
 
 def test_failpoints_are_read_from_their_text():
-    assert list(armed("after_commit:kill,before_ack:stop")) == ["after_commit", "before_ack"]
+    points = armed("after_commit:kill,before_ack:stop:3")
+    assert {name: trap.passes for name, trap in points.items()} == {"after_commit": 1, "before_ack": 3}
+    with pytest.raises(SystemExit, match="name:kill"):
+        armed("after_commit:kill:twice")
     with pytest.raises(SystemExit, match="name:kill"):
         armed("after_commit:explode")
 
