@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from sluice.registry import v1 as registry
 
 log = telemetry.get_log(__name__)
 
+SHUTDOWN_S = 15.0
 Loop = Callable[[], Coroutine[Any, Any, None]]
 StubT = TypeVar("StubT")
 SettingsT = TypeVar("SettingsT")
@@ -235,6 +237,9 @@ def run(
     async def serve_until_stopped(settings: SettingsT) -> None:
         async with application(settings):
             await until_stopped()
+            overdue = threading.Timer(SHUTDOWN_S, os._exit, (1,))
+            overdue.daemon = True  # whatever hangs, a process that was told to end ends
+            overdue.start()
 
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:

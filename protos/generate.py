@@ -71,9 +71,7 @@ def write_package(folder: Path) -> None:
     """Writes ``__init__.py`` so that ``from sluice.dataset import v1`` gives every message and stub of the package."""
     modules = sorted(path.stem for path in folder.glob("*_pb2*.py"))
     lines = [f"from {'.'.join(folder.parts[-3:])}.{module} import *  # noqa: F403" for module in modules]
-    folder.joinpath("__init__.py").write_text(
-        '"""Generated from the contract."""\n\n' + "\n".join(lines) + "\n"
-    )
+    folder.joinpath("__init__.py").write_text('"""Generated from the contract."""\n\n' + "\n".join(lines) + "\n")
 
 
 def run(*arguments: str) -> None:

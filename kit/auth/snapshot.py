@@ -101,7 +101,7 @@ class AccessSnapshot:
             except grpc.aio.AioRpcError as error:
                 cause = error.code().name
             except Exception:  # the keys in use must outlive any fault of one message
-                log.exception("access_stream_failed")
+                log.error("access_stream_failed", exc_info=True)
                 cause = "INTERNAL"
             log.warning("access_stream_lost", cause=cause, ready=self.ready)
             await asyncio.sleep(pause(longest_s))

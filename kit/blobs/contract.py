@@ -15,7 +15,9 @@ class Blob:
 
 
 class BlobStore(Protocol):
-    """Content-addressed bytes of a project (`projects/{project}`, or `…/uploads/{upload}` in it), durable once acknowledged.
+    """Content-addressed bytes of a project, durable once acknowledged.
+
+    A project is named `projects/{project}`; `projects/{project}/uploads/{upload}` is a space of its own in it.
 
     A blob is there whole or not at all, under every crash. Bytes that are handed out are those that were
     put, or the read raises Corrupt (CORRUPT_BLOB) and the blob is quarantined: it counts as absent and may

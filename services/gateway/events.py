@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.serve import Handlers
+from kit.bus import Handlers
 from kit.store import Unit
 from services.gateway import commands
 from sluice.events import v1 as events

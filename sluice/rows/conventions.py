@@ -58,9 +58,7 @@ def turns_of(row: dict[str, object]) -> list[Turn]:
     if pair.question not in row and pair.answer not in row:
         wanted = ["messages", "conversations", *(name for each in PAIRS for name in each[:2])]
         repair = "give `messages`, or a pair such as `prompt` and `completion`"
-        raise RefusedError(
-            "messages", "missing-field", "a conversation", shape(row), near(row, wanted) or repair
-        )
+        raise RefusedError("messages", "missing-field", "a conversation", shape(row), near(row, wanted) or repair)
     return _paired(row, pair)
 
 
@@ -70,9 +68,7 @@ def _paired(row: dict[str, object], pair: Pair) -> list[Turn]:
             raise missing(name, row, f"add `{name}` or drop the row", pair.fields)
     if isinstance(row[pair.question], list):  # TRL's conversational prompt and completion
         return [
-            turn
-            for name in (pair.question, pair.answer)
-            for turn in _listed(row[name], name, "role", "content", _role)
+            turn for name in (pair.question, pair.answer) for turn in _listed(row[name], name, "role", "content", _role)
         ]
     question = text(row[pair.question], pair.question)
     if pair.context and row.get(pair.context) not in (None, ""):
@@ -91,9 +87,7 @@ def _system(row: dict[str, object]) -> list[Turn]:
 def _history(row: dict[str, object]) -> list[Turn]:
     history = row.get("history") or []
     if not isinstance(history, list):
-        raise RefusedError(
-            "history", "wrong-type", "a list of pairs", shape(history), "give [[question, answer], …]"
-        )
+        raise RefusedError("history", "wrong-type", "a list of pairs", shape(history), "give [[question, answer], …]")
     turns = []
     for index, pair in enumerate(history):
         field = f"history[{index}]"
@@ -104,21 +98,15 @@ def _history(row: dict[str, object]) -> list[Turn]:
     return turns
 
 
-def _listed(
-    messages: object, name: str, role: str, content: str, role_of: Callable[[object, str], str]
-) -> list[Turn]:
+def _listed(messages: object, name: str, role: str, content: str, role_of: Callable[[object, str], str]) -> list[Turn]:
     if not isinstance(messages, list) or not messages:
         kind = "empty-list" if messages == [] else "wrong-type"
-        raise RefusedError(
-            name, kind, "a list of messages", shape(messages), "give a user and an assistant message"
-        )
+        raise RefusedError(name, kind, "a list of messages", shape(messages), "give a user and an assistant message")
     turns = []
     for index, message in enumerate(messages):
         field = f"{name}[{index}]"
         if not isinstance(message, dict):
-            raise RefusedError(
-                field, "wrong-type", "an object", shape(message), f"give `{role}` and `{content}`"
-            )
+            raise RefusedError(field, "wrong-type", "an object", shape(message), f"give `{role}` and `{content}`")
         for key in (role, content):
             if key not in message:
                 lost = missing(key, message, f"add `{key}`", (role, content))
@@ -135,9 +123,7 @@ def _refuse_others(message: dict[str, object], field: str, known: tuple[str, str
         if key not in known and key not in ("name", "id") and value not in (None, [], "", {}):
             tools = key in ("tool_calls", "function_call", "tool_call_id")
             repair = _NO_TOOLS if tools else near([key], known) or f"keep only `{known[0]}` and `{known[1]}`"
-            raise RefusedError(
-                field, "unknown-field", f"only `{known[0]}` and `{known[1]}`", shape(value), repair
-            )
+            raise RefusedError(field, "unknown-field", f"only `{known[0]}` and `{known[1]}`", shape(value), repair)
 
 
 def _content(value: object, field: str) -> str:
@@ -157,9 +143,7 @@ def _role(value: object, field: str) -> str:
     if value in ROLES:
         return str(value)
     if not isinstance(value, str):
-        raise RefusedError(
-            field, "wrong-type", "system, user or assistant", shape(value), "give the role as text"
-        )
+        raise RefusedError(field, "wrong-type", "system, user or assistant", shape(value), "give the role as text")
     if value in ("tool", "function"):
         raise RefusedError(field, "unsupported-role", "system, user or assistant", "a tool role", _NO_TOOLS)
     proposal = near([value], ROLES).partition("→ ")[2]

@@ -32,9 +32,7 @@ def check_file_name(file_name: str) -> tuple[str, str]:
     for suffix in ("jsonl", "ndjson", "json"):
         if name.endswith(f".{suffix}"):
             return suffix.replace("ndjson", "jsonl"), compression
-    raise UnknownFormatError(
-        f"`{file_name}` is of no known format; give .jsonl or .json, also with .gz or .zst"
-    )
+    raise UnknownFormatError(f"`{file_name}` is of no known format; give .jsonl or .json, also with .gz or .zst")
 
 
 def read_rows(source: Path | bytes, file_name: str) -> Iterator[Batch]:
@@ -119,9 +117,7 @@ def _lines(first: bytes, chunks: Iterator[bytes]) -> Iterator[Batch]:
 
 
 def _too_large(row: int) -> Violation:
-    return Violation(
-        row, "", "row-too-large", f"at most {MAX_ROW_BYTES >> 20} MiB a row", "more", "split the row"
-    )
+    return Violation(row, "", "row-too-large", f"at most {MAX_ROW_BYTES >> 20} MiB a row", "more", "split the row")
 
 
 def _array(first: bytes, chunks: Iterator[bytes]) -> Batch:
@@ -130,16 +126,13 @@ def _array(first: bytes, chunks: Iterator[bytes]) -> Batch:
         content += chunk
         if len(content) > MAX_ARRAY_BYTES:
             limit = f"at most {MAX_ARRAY_BYTES >> 20} MiB of JSON array"
-            return [
-                Violation(0, "", "file-too-large", limit, "more", "write JSONL, one row a line: no limit")
-            ]
+            return [Violation(0, "", "file-too-large", limit, "more", "write JSONL, one row a line: no limit")]
     try:
         rows = msgspec.json.decode(content, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [_broken_array(content)]
     return [
-        (number, bytes(row)) if len(row) <= MAX_ROW_BYTES else _too_large(number)
-        for number, row in enumerate(rows, 1)
+        (number, bytes(row)) if len(row) <= MAX_ROW_BYTES else _too_large(number) for number, row in enumerate(rows, 1)
     ]
 
 
@@ -157,6 +150,4 @@ def _broken_array(content: bytearray) -> Violation:
         return RefusedError("", "wrong-encoding", "UTF-8", "other bytes", "save the file as UTF-8").at(0)
     except (ValueError, RecursionError):
         found = f"no JSON in line {text.count(chr(10), 0, place) + 1} of the file"
-        return Violation(
-            row, "", "malformed-json", "an array of objects", found, "write the file with a JSON library"
-        )
+        return Violation(row, "", "malformed-json", "an array of objects", found, "write the file with a JSON library")

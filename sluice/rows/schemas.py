@@ -101,9 +101,7 @@ def _check_turns(turns: list[Turn]) -> None:
     where = turns[0].field.partition("[")[0]
     for role in ("user", "assistant"):
         if role not in roles:
-            raise RefusedError(
-                where, "missing-role", f"a message of the {role}", "none", "add one or drop the row"
-            )
+            raise RefusedError(where, "missing-role", f"a message of the {role}", "none", "add one or drop the row")
     if roles[-1] != "assistant":
         raise RefusedError(
             turns[-1].field.rpartition(".")[0],
@@ -132,9 +130,7 @@ def _object(raw: bytes) -> dict[str, object]:
             "", "malformed-json", "one JSON object", found, "write the row with a JSON library"
         ) from error
     if not isinstance(value, dict):
-        raise RefusedError(
-            "", "wrong-type", "one JSON object", shape(value), "put the values under field names"
-        )
+        raise RefusedError("", "wrong-type", "one JSON object", shape(value), "put the values under field names")
     return value
 
 

@@ -63,9 +63,7 @@ def near(names: Iterable[str], wanted: Collection[str]) -> str:
 def missing(field: str, row: dict[str, object], repair: str, known: Collection[str] = ()) -> RefusedError:
     """Say that a field is absent, proposing the unknown name in the row that comes near it."""
     others = [name for name in row if name not in known and name != field]
-    return RefusedError(
-        field, "missing-field", f"a field `{field}`", shape(row), near(others, [field]) or repair
-    )
+    return RefusedError(field, "missing-field", f"a field `{field}`", shape(row), near(others, [field]) or repair)
 
 
 def text(value: object, field: str) -> str:
@@ -73,7 +71,5 @@ def text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise RefusedError(field, "wrong-type", "text", shape(value), f"give `{field}` as text in quotes")
     if not value.strip():
-        raise RefusedError(
-            field, "empty-text", "text that is not empty", shape(value), "fill it in or drop the row"
-        )
+        raise RefusedError(field, "empty-text", "text that is not empty", shape(value), "fill it in or drop the row")
     return value

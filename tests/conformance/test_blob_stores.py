@@ -34,9 +34,7 @@ class Bucket:
         self.store = open_store(url, kek, options)
 
     def paths(self, under: str) -> list[str]:
-        return sorted(
-            entry["path"] for entry in obstore.list(self.raw, prefix=f"{PROJECT}/{under}").collect()
-        )
+        return sorted(entry["path"] for entry in obstore.list(self.raw, prefix=f"{PROJECT}/{under}").collect())
 
     def replace(self, path: str, content: bytes) -> None:
         obstore.put(self.raw, path, content)
@@ -59,9 +57,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     folder = tmp_path_factory.mktemp("seaweed")
     config = folder / "s3.json"
     credentials = '{"accessKey": "sluice", "secretKey": "sluice-secret"}'
-    config.write_text(
-        f'{{"identities": [{{"name": "sluice", "credentials": [{credentials}], "actions": ["Admin"]}}]}}'
-    )
+    config.write_text(f'{{"identities": [{{"name": "sluice", "credentials": [{credentials}], "actions": ["Admin"]}}]}}')
     ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
     arguments = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3"]
     arguments += [f"-{name}={port}" for name, port in ports.items()]
@@ -110,9 +106,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     if request.param == "s3":
         options = request.getfixturevalue("seaweed")
         url = f"s3://blobs/{tmp_path.name}-{os.urandom(4).hex()}"
-        return Bucket(
-            url, S3Store.from_url(url, config=options, client_options={"allow_http": True}), kek, options
-        )
+        return Bucket(url, S3Store.from_url(url, config=options, client_options={"allow_http": True}), kek, options)
     folder = tmp_path / "home" / "blobs"
     folder.mkdir(parents=True)
     return Bucket(folder.as_uri(), LocalStore(folder), kek, {})
@@ -301,9 +295,7 @@ async def test_putting_over_lost_data_heals(bucket: Bucket) -> None:
 
 async def test_another_key_is_named_and_harms_nothing(bucket: Bucket, tmp_path: Path) -> None:
     blob = await bucket.store.put(PROJECT, pieces(b"x"))
-    stranger = open_store(
-        bucket.url, FileKek.create(tmp_path / "other", home=tmp_path / "home"), bucket.options
-    )
+    stranger = open_store(bucket.url, FileKek.create(tmp_path / "other", home=tmp_path / "home"), bucket.options)
     with pytest.raises(StateConflict, match="key file"):
         await stranger.stat(PROJECT, blob.digest)
     assert await read(bucket.store, blob.digest) == b"x"

@@ -49,4 +49,3 @@ class FakeEngine:
 
     async def unload_adapter(self, client: httpx.AsyncClient, name: str) -> None:
         await unload_lora(client, name)
-

@@ -8,10 +8,10 @@ from typing import Any
 _TARGET = "model.layers.0.self_attn.q_proj"
 
 
-def write_model(folder: Path, *, hidden: int = 8) -> Path:
-    """A folder that passes for a base: config.json and one float32 weight [hidden, hidden]."""
+def write_model(folder: Path, *, hidden: int = 8, **more: Any) -> Path:
+    """A folder that passes for a base: config.json, to which `more` adds, and one float32 weight [hidden, hidden]."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "qwen3", "dtype": "float32", "max_position_embeddings": 1024}
+    config = {"model_type": "qwen3", "dtype": "float32", "max_position_embeddings": 1024, **more}
     (folder / "config.json").write_text(json.dumps(config))
     write_safetensors(folder / "model.safetensors", {f"{_TARGET}.weight": (hidden, hidden)})
     return folder

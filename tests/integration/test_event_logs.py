@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 import pytest
+from rpc_echo import allow_all
 
 from kit.rpc.client import connect
 from kit.rpc.errors import Invalid, from_rpc_error
@@ -11,7 +12,6 @@ from kit.rpc.interceptors import interceptors
 from kit.rpc.server import serve
 from services.gateway.event_logs import EventLogs
 from sluice.events import v1 as events
-from rpc_echo import allow_all
 
 
 class Log(events.EventServiceServicer):

@@ -162,9 +162,7 @@ class Gateway:
         if stable:
             arms.append(Arm(name(2), "stable", 100 - candidate_percent, self.one.upstream("m-2")))
         route = Route(ENDPOINT, "assistant", PROJECT, "chat", tuple(arms), "salt")
-        judged = Candidate(
-            f"{PROJECT}/candidateRoutes/c", "candidate-c", name(3), self.two.upstream("m-3"), EVALUATOR
-        )
+        judged = Candidate(f"{PROJECT}/candidateRoutes/c", "candidate-c", name(3), self.two.upstream("m-3"), EVALUATOR)
         self.worker.swap_routes(RouteTable(self.revision, {ENDPOINT: route}, {judged.slug: judged}))
 
     def client(self, key: str = "sk-user") -> openai.AsyncOpenAI:
@@ -498,9 +496,7 @@ async def test_an_unreachable_candidate_is_counted_and_stable_serves(gateway: Ga
     await gateway.two.stop()
     gateway.route(99)
     client = gateway.client()
-    raw = await client.chat.completions.with_raw_response.create(
-        model="assistant", messages=PROMPT, stream=stream
-    )
+    raw = await client.chat.completions.with_raw_response.create(model="assistant", messages=PROMPT, stream=stream)
     assert raw.headers["x-sluice-version"] == name(2)
     if stream:
         [chunk async for chunk in raw.parse()]
@@ -589,9 +585,7 @@ async def test_after_a_swap_returned_a_removed_version_serves_nobody(gateway: Ga
     await asyncio.gather(swap(), *(load(worker) for worker in range(8)))
     lines = await gateway.served()
     last = max(line["revision"] for line in lines)
-    assert {line["version"] for line in lines if line["kind"] == "request" and line["revision"] == last} == {
-        name(2)
-    }
+    assert {line["version"] for line in lines if line["kind"] == "request" and line["revision"] == last} == {name(2)}
     assert any(line.get("version") == name(3) for line in lines)
 
 

@@ -31,9 +31,7 @@ def pretrained(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
         "max_length": 32,
         "optimization": {"learning_rate": 0.01, "batch_size": 8, "max_steps": 30},
     }
-    job = make_job(
-        tmp_path_factory.mktemp("pre") / "job", "pretrain", parameters, texts(), validation=texts(6)
-    )
+    job = make_job(tmp_path_factory.mktemp("pre") / "job", "pretrain", parameters, texts(), validation=texts(6))
     assert run_recorded(job, recipes.pretrain.train) == 0
     return job
 

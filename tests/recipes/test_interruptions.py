@@ -42,9 +42,7 @@ def steps_so_far(job: Path) -> list[dict]:
     return progress(job, "step") if (job / "progress.jsonl").exists() else []
 
 
-def test_killed_and_resumed_gives_the_same_weights(
-    recipes: SimpleNamespace, sft_job: Callable[..., Path]
-) -> None:
+def test_killed_and_resumed_gives_the_same_weights(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:
     plan = {"max_steps": 40, "gradient_accumulation_steps": 2, "batch_size": 4}
     whole, killed = (
         sft_job(name, lora=LORA, optimization=plan, checkpoint_every_steps=7) for name in ("whole", "killed")
@@ -95,9 +93,7 @@ def test_pause_then_resume(recipes: SimpleNamespace, sft_job: Callable[..., Path
     assert digests(paused / "out") == digests(whole / "out")
 
 
-def test_cancel_keeps_nothing_and_is_no_failure(
-    recipes: SimpleNamespace, sft_job: Callable[..., Path]
-) -> None:
+def test_cancel_keeps_nothing_and_is_no_failure(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:
     job = sft_job(lora=LORA)
     command(job, "cancel")
     assert run_recorded(job, recipes.sft.train) == 0

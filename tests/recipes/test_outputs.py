@@ -97,9 +97,7 @@ def test_full_learns_and_leaves_whole_weights(recipes: SimpleNamespace, sft_job:
 
 def test_bfloat16_accumulation_and_epochs(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:
     small = {"max_steps": 0, "epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 3}
-    job = sft_job(
-        lora={"rank": 4}, precision="PRECISION_BFLOAT16", optimization={**small, "schedule": "linear"}
-    )
+    job = sft_job(lora={"rank": 4}, precision="PRECISION_BFLOAT16", optimization={**small, "schedule": "linear"})
     assert run_recorded(job, recipes.sft.train) == 0
     assert result(job)["metrics"]["steps"] == 2 * 4  # 48 rows / (4 × 3)
 

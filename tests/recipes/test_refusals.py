@@ -22,9 +22,7 @@ def turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def test_a_loss_that_is_no_number_ends_as_diverged(
-    recipes: SimpleNamespace, sft_job: Callable[..., Path]
-) -> None:
+def test_a_loss_that_is_no_number_ends_as_diverged(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:
     job = sft_job(full={}, optimization={"learning_rate": 1e30, "warmup_ratio": 0.0, "schedule": "constant"})
     assert run_recorded(job, recipes.sft.train) == 1
     found = result(job)
@@ -40,8 +38,7 @@ def test_a_loss_that_is_no_number_ends_as_diverged(
         ("[]", "in/train.jsonl line 2 has no list `messages`."),
         (
             json.dumps({"messages": [turn("user", SECRET)]}),
-            "in/train.jsonl line 2 does not end with an answer: "
-            "the last message must be a non-empty assistant one.",
+            "in/train.jsonl line 2 does not end with an answer: the last message must be a non-empty assistant one.",
         ),
         (
             json.dumps({"messages": [turn("robot", SECRET)]}),
@@ -87,9 +84,7 @@ def test_foreign_errors_do_not_leak_their_text() -> None:
     assert explain(RuntimeError("DefaultCPUAllocator: can't allocate memory")).reason == "OUT_OF_MEMORY"
 
 
-def test_rows_that_do_not_fit_are_dropped_and_counted(
-    recipes: SimpleNamespace, sft_job: Callable[..., Path]
-) -> None:
+def test_rows_that_do_not_fit_are_dropped_and_counted(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:
     long = {"messages": [turn("user", "x y " * 100), turn("assistant", "card_lost")]}
     job = sft_job(rows=[*conversations(), long], optimization={"max_steps": 2})
     assert run_recorded(job, recipes.sft.train) == 0

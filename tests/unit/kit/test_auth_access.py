@@ -120,9 +120,7 @@ def test_no_key_names_the_fix(tmp_path: Path) -> None:
         assert refused.value.reason == errors.ERROR_REASON_MISSING_CREDENTIALS
 
 
-@pytest.mark.parametrize(
-    "value", ["Bearer", "Bearer ", "Basic abc", "sk-sluice-abc", "Bearer a.b.c", "Bearer é"]
-)
+@pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Basic abc", "sk-sluice-abc", "Bearer a.b.c", "Bearer é"])
 def test_a_malformed_header_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(Unauthenticated) as refused:
         authenticator(tmp_path, KeyTable())((("authorization", value),))

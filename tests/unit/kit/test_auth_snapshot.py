@@ -27,9 +27,7 @@ class Registry(registry.AccessServiceServicer):
 
 
 def response(revision: int, *secrets: str) -> registry.WatchAccessResponse:
-    keys = [
-        registry.KeyRecord(secret_sha256=digest(secret), principal=f"keys/{secret}") for secret in secrets
-    ]
+    keys = [registry.KeyRecord(secret_sha256=digest(secret), principal=f"keys/{secret}") for secret in secrets]
     return registry.WatchAccessResponse(revision=revision, keys=keys)
 
 

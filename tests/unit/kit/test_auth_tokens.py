@@ -53,9 +53,7 @@ def test_a_token_is_kept_until_near_its_end(tmp_path: Path, clock: Clock) -> Non
     assert identity.token("dataset") != first
 
 
-@pytest.mark.parametrize(
-    ("seconds", "accepted"), [(-6, False), (-4, True), (0, True), (64, True), (66, False)]
-)
+@pytest.mark.parametrize(("seconds", "accepted"), [(-6, False), (-4, True), (0, True), (64, True), (66, False)])
 def test_time_has_five_seconds_of_play(tmp_path: Path, clock: Clock, seconds: int, accepted: bool) -> None:
     token = Identity.create(tmp_path, "trainer", clock).token("dataset")
     clock.advance(seconds)
@@ -84,9 +82,7 @@ def test_forgeries_are_refused(tmp_path: Path, clock: Clock) -> None:
     forgeries = {
         "signed by another key": other.token("dataset"),
         "no algorithm": f"{part({'alg': 'none', 'kid': 'trainer'})}.{part(claims)}.",
-        "the public key as a secret": jwt.encode(
-            {**header, "alg": "HS256"}, claims, symmetric, algorithms=["HS256"]
-        ),
+        "the public key as a secret": jwt.encode({**header, "alg": "HS256"}, claims, symmetric, algorithms=["HS256"]),
         "another audience": signed({"aud": "registry"}),
         "another issuer": signed({"iss": "services/gateway"}),
         "another subject": signed({"sub": "services/gateway"}),

@@ -49,9 +49,7 @@ async def test_a_folder_goes_and_comes_back(store: BlobStore, model: Path, tmp_p
         await fetch_artifact(store, PROJECT, artifact, out)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.bin", "model.pt", "a.pkl", "modeling.py", "noend", "x.SAFETENSORS.so"]
-)
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "a.pkl", "modeling.py", "noend", "x.SAFETENSORS.so"])
 async def test_files_that_may_carry_code_are_refused(store: BlobStore, model: Path, name: str) -> None:
     (model / name).write_bytes(b"x")
     with pytest.raises(Invalid) as refused:
@@ -69,9 +67,7 @@ async def test_links_and_empty_folders_are_refused(store: BlobStore, model: Path
         await store_artifact(store, PROJECT, model, types.ARTIFACT_KIND_FULL)
 
 
-@pytest.mark.parametrize(
-    "path", ["../x.json", "/etc/x.json", "a//b.json", ".hidden.json", "a/../../x.json", ""]
-)
+@pytest.mark.parametrize("path", ["../x.json", "/etc/x.json", "a//b.json", ".hidden.json", "a/../../x.json", ""])
 async def test_a_path_that_leads_outside_is_refused(store: BlobStore, tmp_path: Path, path: str) -> None:
     files = [types.ArtifactFile(path=path, digest=f"sha256:{'0' * 64}")]
     artifact = types.Artifact(kind=types.ARTIFACT_KIND_FULL, files=files, digest=manifest_digest(files))

@@ -41,9 +41,7 @@ def test_each_kind_has_a_code_of_its_own_and_a_reason_that_states_it(kind: type[
     status = errors.to_status(kind("x"))
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
-    assert (
-        info.domain == "sluice" and info.reason == kind("x").reason_name and "ERROR_REASON" not in info.reason
-    )
+    assert info.domain == "sluice" and info.reason == kind("x").reason_name and "ERROR_REASON" not in info.reason
     assert code_pb2.Code.Name(status.code) == kind.code.name
     assert len({each.code for each in errors.KINDS}) == len(errors.KINDS)
 

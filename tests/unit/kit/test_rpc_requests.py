@@ -32,9 +32,7 @@ def test_slugs_of_latin_names(display_name: str, expected: str) -> None:
 
 
 def test_names_that_differ_in_what_is_lost_stay_apart() -> None:
-    found = {
-        names.slug(name) for name in ("胸片 v2", "诊断 v2", "胸片", "诊断", "a" * 64, "a" * 65, "!", "?")
-    }
+    found = {names.slug(name) for name in ("胸片 v2", "诊断 v2", "胸片", "诊断", "a" * 64, "a" * 65, "!", "?")}
     assert len(found) == 8
     assert names.slug("胸片 v2").startswith("v2-")
 
@@ -74,9 +72,7 @@ def test_uuids_follow_time() -> None:
     st.lists(st.text(max_size=5), max_size=3),
     st.text(max_size=5),
 )
-def test_a_page_token_continues_its_own_query_only(
-    cursor: list[str | int], query: list[str], other: str
-) -> None:
+def test_a_page_token_continues_its_own_query_only(cursor: list[str | int], query: list[str], other: str) -> None:
     token = paging.encode(cursor, *query)
     assert paging.decode(token, *query) == cursor
     with pytest.raises(Invalid) as caught:
@@ -176,9 +172,7 @@ def test_no_filter_breaks_the_parser(given_text: str) -> None:
         filters.parse(given_text, ["a"])
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["=", "!="]), st.text(max_size=20)), max_size=4)
-)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["=", "!="]), st.text(max_size=20)), max_size=4))
 def test_a_written_filter_reads_back(conditions: list[tuple[str, str, str]]) -> None:
     def quoted(value: str) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

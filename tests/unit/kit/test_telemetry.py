@@ -19,9 +19,7 @@ Start = Callable[[], telemetry.Telemetry]
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[telemetry.Telemetry]:
-    started = telemetry.configure(
-        "trainer", trace_folder=tmp_path, log_file=tmp_path / "log.jsonl", version="1"
-    )
+    started = telemetry.configure("trainer", trace_folder=tmp_path, log_file=tmp_path / "log.jsonl", version="1")
     yield started
     started.shutdown()
 
@@ -41,9 +39,7 @@ def test_a_trace_continues_without_configure() -> None:
     assert telemetry.current_traceparent() == ""
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", f"ff-{'a' * 32}-{'b' * 16}-01", f"00-{'0' * 32}-{'b' * 16}-01", "00-é"]
-)
+@pytest.mark.parametrize("text", ["", "x", f"ff-{'a' * 32}-{'b' * 16}-01", f"00-{'0' * 32}-{'b' * 16}-01", "00-é"])
 def test_a_malformed_traceparent_changes_nothing(text: str) -> None:
     with telemetry.with_traceparent(TRACEPARENT), telemetry.with_traceparent(text):
         assert telemetry.current_traceparent() == TRACEPARENT

@@ -170,9 +170,7 @@ def test_an_empty_file_has_no_rows(schema: str) -> None:
 
 
 def test_pretrain_takes_text() -> None:
-    outcome, rows = run(
-        jsonl({"text": "a", "x": 1}, {"text": ""}, {"txt": "a"}, {"text": 3}), schema="pretrain"
-    )
+    outcome, rows = run(jsonl({"text": "a", "x": 1}, {"text": ""}, {"txt": "a"}, {"text": 3}), schema="pretrain")
     assert rows == ['{"text":"a"}']
     assert [v.kind for v in outcome.violations] == ["empty-text", "missing-field", "wrong-type"]
     assert outcome.violations[1].repair == "`txt` → `text`?"
