@@ -80,12 +80,13 @@ class Pipeline:
         self.suite = suite
         self.client = Client(suite.state["address"], suite.key)
 
-    def create_endpoint(self, steps: tuple[tuple[int, float, int], ...] = PLAN, **plan: Any) -> None:
+    def create_endpoint(self) -> None:
         """The endpoint, with a plan that takes a second where production takes a minute."""
-        wanted = gateway.RolloutPlan(**plan)
-        for weight, hold_s, requests in steps:
-            wanted.steps.add(weight_percent=weight, min_requests=requests).hold.FromMilliseconds(int(hold_s * 1000))
-        self.client.endpoints.create(ENDPOINT, "chat", wanted)
+        self.client.endpoints.create(ENDPOINT, "chat", plan(*PLAN))
+
+    def let_in_by(self, *steps: tuple[int, float, int]) -> None:
+        """Changes the plan of the next rollouts."""
+        self.client.endpoints.set_plan(ENDPOINT, plan(*steps))
 
     def upload(self, name: str, task_type: str, rows: int) -> str:
         """Uploads made-up rows; an adapter that echoes answers all of them right. Returns the version."""
@@ -254,6 +255,11 @@ class Traffic:
                 else:
                     self.failures[str(answer.status_code)] += 1
 
+    def until(self, answers: int, version: str = "", timeout_s: float = 30.0) -> None:
+        """Returns when so many answers came, of one version or of all."""
+        of = (lambda: self.answers[version]) if version else self.answers.total
+        until(lambda: of() >= answers, f"{answers} answers of {version or 'any version'}", timeout_s)
+
     def __enter__(self) -> Self:
         self._running = [threading.Thread(target=self._ask, args=(each,), daemon=True) for each in range(self.threads)]
         for thread in self._running:
@@ -264,6 +270,14 @@ class Traffic:
         self._stop.set()
         for thread in self._running:
             thread.join(timeout=60)
+
+
+def plan(*steps: tuple[int, float, int]) -> gateway.RolloutPlan:
+    """Steps of weight, least seconds and least requests."""
+    made = gateway.RolloutPlan()
+    for weight, hold_s, requests in steps:
+        made.steps.add(weight_percent=weight, min_requests=requests).hold.FromMilliseconds(int(hold_s * 1000))
+    return made
 
 
 def row(task_type: str, number: int) -> Mapping[str, object]:

@@ -5,15 +5,16 @@ Whoever started a suite holds the other end; however it ends, the pipe closes an
 
 import contextlib
 import sys
+from pathlib import Path
 
 import psutil
 
 
 def sweep(home: str) -> list[int]:
-    """SIGKILLs every process of the suite in `home`, known by its environment or command line; returns their ids.
+    """SIGKILLs every process of the suite in `home`, known by environment, open files or arguments; returns their ids.
 
     Services carry SLUICE_HOME in the environment they were started with; engines and recipes, which get a bare one,
-    name a file below the home.
+    have a file below the home open or name one.
     """
     ended = []
     for process in psutil.process_iter():
@@ -25,12 +26,15 @@ def sweep(home: str) -> list[int]:
 
 
 def _belongs(process: psutil.Process, home: str) -> bool:
-    if process.environ().get("SLUICE_HOME") == home:
-        return True
+    below, folder = f"{home}/", Path(f"/proc/{process.pid}")
+    with contextlib.suppress(OSError):
+        # Not psutil's environ(): a process that renamed itself has overwritten the first part.
+        if f"SLUICE_HOME={home}\0".encode() in (folder / "environ").read_bytes():
+            return True
+        if any(str(each.readlink()).startswith(below) for each in (folder / "fd").iterdir()):
+            return True
     arguments = process.cmdline()
-    return not any(part.endswith("suite_guard.py") for part in arguments) and any(
-        f"{home}/" in part for part in arguments
-    )
+    return not any(part.endswith("suite_guard.py") for part in arguments) and any(below in part for part in arguments)
 
 
 if __name__ == "__main__":

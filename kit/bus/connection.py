@@ -43,6 +43,7 @@ class Bus:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self.generation = 0  # counts connects
         self._on_connect: list[Callable[[], None]] = []
 
@@ -92,10 +93,10 @@ class Bus:
 
     async def close(self) -> None:
         """Ends the connection and the attempts at one."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        self._closed = True
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # more than once: wait_for may lose a cancellation that meets its own end
+            await asyncio.wait([self._task], timeout=1.0)
 
     async def provision_stream(self, service: str = "") -> StreamInfo:
         """Makes sure of a stream: this service's own, or with ``service="dead"`` that of the dead letters."""
@@ -140,7 +141,7 @@ class Bus:
 
     async def _keep_connected(self) -> None:
         delay = 0.1
-        while True:
+        while not self._closed:
             try:
                 await self._attempt()
                 delay = 0.1

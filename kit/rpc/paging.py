@@ -32,9 +32,9 @@ def decode(token: str, *query: str) -> Cursor | None:
         content: list[str | int] = json.loads(
             base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         )
+        seal, *cursor = content
     except (binascii.Error, ValueError, TypeError):
         raise _wrong() from None
-    seal, *cursor = content
     if seal != _seal(query) or not all(isinstance(part, str | int) for part in cursor):
         raise _wrong()
     return cursor

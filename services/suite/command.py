@@ -15,8 +15,8 @@ from pathlib import Path
 
 from kit.bus import find_binary
 from kit.rpc.errors import Fault
-from services.suite.home import Home, SuiteError, is_alive
-from services.suite.processes import Spec, Supervisor, spawn
+from services.suite.home import MARK, Home, SuiteError, is_alive
+from services.suite.processes import Spec, Supervisor, end_marked, spawn
 from services.suite.programs import PROGRAMS, chosen, import_shared, specs
 
 READY_S = 60.0
@@ -100,6 +100,7 @@ def _run(home: Home, state: State, processes: Sequence[Spec], announce: Callable
     except KeyboardInterrupt:
         supervisor.stop_all()
     finally:
+        end_marked(MARK, str(home.path))
         state.pid = 0
         keep({})
     return 0
@@ -136,7 +137,7 @@ def _last_error(log: Path) -> str:
     return f": {said}" if said else f"; `{log}` says why"
 
 
-def _announce(state: State, secret: str, as_json: bool) -> None:
+def _announce(state: State, secret: str, as_json: bool, stop: str = "Ctrl-C stops it.") -> None:
     if as_json:
         _say(json.dumps({"address": state.address, "http": state.http, "first_key": secret or None}))
         return
@@ -145,7 +146,7 @@ def _announce(state: State, secret: str, as_json: bool) -> None:
     _say(f"  OpenAI  {state.http}/v1")
     if secret:
         _say(f"  key     {secret}  (administrator of everything; kept for you in the credentials file, shown only now)")
-    _say("Ctrl-C stops it.")
+    _say(stop)
 
 
 def _detach(home: Home, state: State, processes: Sequence[Spec], secret: str, as_json: bool) -> int:
@@ -167,7 +168,7 @@ def _detach(home: Home, state: State, processes: Sequence[Spec], secret: str, as
     os.close(write)
     if (said := os.read(read, 4096).decode()) != "ready":
         raise SuiteError(said or f"the suite did not come up; `{home.path}/logs` says why")
-    _announce(state, secret, as_json)
+    _announce(state, secret, as_json, stop=f"`sluice down --home {home.path}` stops it.")
     return 0
 
 

@@ -18,6 +18,8 @@ from kit.bus import write_config
 from kit.settings import SERVICES, config_folder
 from sluice.credentials import Credentials, forget, remember
 
+#: In the environment of every process of a suite and of what those start: which suite it belongs to.
+MARK = "SLUICE_SUITE"
 FOLDERS = ("run", "run/identity", "db", "nats", "blobs", "jobs", "cache/engine", "logs/traces")
 #: Whose events each service consumes; it may read no others.
 CONSUMES = {
@@ -170,6 +172,7 @@ class Home:
         }
         return {
             "SLUICE_HOME": str(self.path),
+            MARK: str(self.path),
             "SLUICE_KEK": str(self.kek),
             "SLUICE_NATS_URL": f"nats://127.0.0.1:{ports['nats']}",
             **addresses,

@@ -163,6 +163,40 @@ class Supervisor:
             os.waitpid(process.pid, 0)
 
 
+def end_marked(variable: str, value: str) -> None:
+    """Ends every process that was started with ``variable=value`` in its environment: SIGTERM, then SIGKILL.
+
+    Processes of our own are not among them, as a fork keeps the environment its parent was started with; what they
+    started and left behind, such as the agent of a training job, is.
+    """
+    mark = f"{variable}={value}".encode()
+    left = [pid for pid in _pids() if mark in _environ(pid).split(b"\0")]
+    for pid in left:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while left and time.monotonic() < deadline:
+        left = [pid for pid in left if mark in _environ(pid).split(b"\0")]
+        time.sleep(0.05)
+    for pid in left:
+        _signal(pid, signal.SIGKILL)
+
+
+def _pids() -> list[int]:
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdecimal() and int(entry.name) != os.getpid()
+    ]
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of a process; empty when it is gone, a zombie, or another user's."""
+    try:
+        return (Path("/proc") / str(pid) / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from kit.rpc.call import current_call
 from kit.rpc.names import uuid7
 from kit.store import Unit
-from kit.telemetry import current_traceparent
+from kit.telemetry import current_traceparent, with_traceparent
 from services.trainer import domain, store
 from sluice.lifecycle import JOB, is_over
 from sluice.trainer import v1 as trainer
@@ -107,7 +107,8 @@ async def claim(unit: Unit, host: str, max_jobs: int) -> bool:
     occupied = await store.occupied(unit.session)
     for job in await store.JOBS.find(unit.session, state=types.JOB_STATE_QUEUED):
         if job.name not in occupied:
-            await change(unit, job.name, lambda job, now: domain.claim(job, host, now))
+            with with_traceparent(job.traceparent):
+                await change(unit, job.name, lambda job, now: domain.claim(job, host, now))
             await store.place(unit, job.name, domain.current_epoch(job) + 1)
             return True
     return False

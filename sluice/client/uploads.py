@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Unavailable
+from kit.rpc.errors import Corrupt, Fault, Internal, Invalid, NotFound, StateConflict, Unavailable
 from sluice.client.connection import Connection
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -175,8 +175,12 @@ def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:
 
 
 def _passing(fault: Fault) -> bool:
-    """Whether going on from `committed_bytes` can help."""
-    return isinstance(fault, Unavailable) or fault.reason == errors.ERROR_REASON_WRONG_OFFSET
+    """Whether going on from `committed_bytes` can help.
+
+    A refusal in mid-stream may reach us as an internal error of gRPC itself, which has no details of ours.
+    """
+    broken = isinstance(fault, Internal) and "Internal error from Core" in fault.message
+    return isinstance(fault, Unavailable) or broken or fault.reason == errors.ERROR_REASON_WRONG_OFFSET
 
 
 async def _chunks(

@@ -14,7 +14,8 @@ import zstandard
 from sluice.rows.violations import RefusedError, Violation
 
 CHUNK_BYTES = 1 << 20
-MAX_ROW_BYTES = 16 << 20
+#: A row travels in one message, and a message holds 4 MiB.
+MAX_ROW_BYTES = 3 << 20
 MAX_ARRAY_BYTES = 512 << 20
 Batch = list[tuple[int, bytes] | Violation]
 

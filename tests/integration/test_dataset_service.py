@@ -81,7 +81,7 @@ async def test_after_a_break_it_goes_on_where_it_stopped(mine):
         await asyncio.sleep(0.02)
     call.cancel()
     assert stored == 8 * CHUNK
-    fault = await fault_of(mine.write(*parts))
+    fault = await fault_of(mine.write(parts[0]))
     assert fault.reason == errors.ERROR_REASON_WRONG_OFFSET and fault.metadata == {"committed_bytes": str(stored)}
     await mine.write(*chunks(upload.name, content, start=stored))
     committed = await mine.commit(upload.name)

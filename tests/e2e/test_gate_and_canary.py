@@ -1,0 +1,91 @@
+"""What becomes of versions that are not good enough: at the gate, in the canary, and when an approval is taken away."""
+
+import pytest
+
+from sluice.gateway import v1 as gateway
+from sluice.registry import v1 as registry
+from sluice.types import v1 as types
+from tests import invariants
+from tests.pipeline import Pipeline, pipeline, short
+
+ROLLED_BACK, PROMOTED = gateway.ROLLOUT_STATE_ROLLED_BACK, gateway.ROLLOUT_STATE_PROMOTED
+#: The first share stays until somebody decides.
+SLOW = ((50, 0.3, 100_000), (100, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A suite whose base serves. Every test trains an adapter of its own; what served before may be any version."""
+    with pipeline(tmp_path_factory.mktemp("suite")) as started:
+        started.create_endpoint()
+        started.base()
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def invariants_hold(running: Pipeline):
+    """After each test, whatever it did."""
+    yield
+    invariants.hold(running)
+
+
+def test_a_worse_model_is_refused_with_reasons_and_gets_no_traffic(running):
+    running.let_in_by((50, 0.3, 5), (100, 0, 0))
+    with running.traffic() as seen:
+        good = running.follow(running.train())
+        before = running.route()
+        worse = running.follow(running.train(seed=1))
+    assert good.rollout and good.rollout.state == PROMOTED
+    decision = worse.version.gate_decision
+    assert worse.version.state == registry.MODEL_VERSION_STATE_REJECTED and decision.verdict == registry.VERDICT_FAIL
+    assert worse.evaluation.incumbent == good.version.name
+    assert decision.reasons[0].startswith("exact_match 0 [0, 0], wanted at least 0.99 (incumbent 1 − 0.01)")
+    assert worse.rollout is None and short(worse.version.name) not in seen.answers and not seen.failures
+    assert running.route() == before == {short(good.version.name): 100}
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [({"status": 500}, "requests failed, which is more than the incumbent's"), ({"delay_s": 0.4}, "p95 is ")],
+    ids=["errors", "latency"],
+)
+def test_a_version_that_goes_bad_in_the_canary_is_rolled_back(running, faults, reason):
+    running.let_in_by(*SLOW)
+    before = running.route()
+    with running.traffic(threads=4) as seen:
+        job = running.train()
+        version = running.version_of(job).name
+        running.at_weight(version, 50)
+        running.spoil(version, **faults)
+        run = running.follow(job)
+    running.spoil(version)
+    assert run.rollout and run.rollout.state == ROLLED_BACK and reason in run.rollout.reason, run.rollout
+    last = run.rollout.analysis_runs[-1]
+    assert last.decision == gateway.STEP_DECISION_ROLL_BACK and last.candidate.requests >= 5 and last.weight_percent == 50
+    assert running.route() == before and set(seen.failures) <= {"500", "502", "503"}
+    assert run.version.state == registry.MODEL_VERSION_STATE_APPROVED
+    with running.traffic() as after:
+        after.until(30)
+    assert set(after.answers) == set(before) and not after.failures
+
+
+def test_a_revoked_approval_takes_the_traffic_away_at_once(running):
+    running.let_in_by(*SLOW)
+    before = running.route()
+    with running.traffic() as seen:
+        job = running.train()
+        version = running.version_of(job).name
+        running.at_weight(version, 50)
+        seen.until(20, short(version))
+        running.client.models.revoke(version, "somebody looked at it")
+        run = running.follow(job)
+        seen.until(seen.answers.total() + 50)
+    assert run.rollout and run.rollout.state == ROLLED_BACK and run.rollout.reason == "its approval was taken away"
+    assert run.version.state == registry.MODEL_VERSION_STATE_REVOKED and run.job.state == types.JOB_STATE_SUCCEEDED
+    assert running.route() == before and not seen.failures
+    log = running.client.events().list(limit=0)
+    late_s = invariants.served_only_approved(running.suite.home, log)
+    assert late_s < 5, f"the last request was admitted {late_s:.3f} s after the revocation"
+    reverted = [event for event in log if event.type.endswith("rollout.reverted") and event.subject == run.rollout.name]
+    assert len(reverted) == 1
+
