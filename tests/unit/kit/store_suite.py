@@ -286,15 +286,14 @@ class StoreSuite:
 
         tasks = [asyncio.create_task(emit(n)) for n in range(20)]
         highest, seen = 0, []
-        while not all(task.done() for task in tasks) or len(seen) < 20:
-            async with database.read() as session:
-                query = select(OutboxRow.sequence).where(col(OutboxRow.sequence) > highest)
-                new = sorted((await session.exec(query)).all())
-            seen += new
-            highest = max([highest, *new])
-            await asyncio.sleep(0)
-            if all(task.done() for task in tasks) and not new:
-                break
+        async with asyncio.timeout(30):
+            while len(seen) < 20:
+                async with database.read() as session:
+                    query = select(OutboxRow.sequence).where(col(OutboxRow.sequence) > highest)
+                    new = sorted((await session.exec(query)).all())
+                seen += new
+                highest = max([highest, *new])
+                await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert len(seen) == 20
 
