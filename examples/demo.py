@@ -99,6 +99,7 @@ class Demo:
         self.about = about
         self.data = data
         self.base = base
+        self.rows = ""
 
     def run(self) -> None:
         """All of it."""
@@ -109,23 +110,23 @@ class Demo:
             self.client.endpoints.create(ENDPOINT, "chat", plan)
 
             console.rule("[bold]2  Data")
-            rows = self.upload("rows", self.data, "sft")
+            self.rows = self.upload("rows", self.data, "sft")
 
             console.rule("[bold]3  A base model, which serves first")
-            base = self.import_base(rows) if self.base else self.train_base(rows)
+            base = self.import_base() if self.base else self.train_base()
             if not self.follow(base):
                 return
 
             console.rule("[bold]4  Your rows become an adapter")
             job = self.client.train(
-                dataset=rows, model="adapter", base=short(base), endpoint=ENDPOINT, task_type="sft", **LORA
+                dataset=self.rows, model="adapter", base=short(base), endpoint=ENDPOINT, task_type="sft", **LORA
             )
             adapter = self.version_of(self.watch(job.name, "training the adapter"))
 
             console.rule("[bold]5  Judged, gated, let in")
             if self.follow(adapter, traffic=True):
                 console.rule("[bold]6  Served")
-                self.ask(rows)
+                self.ask()
             self.lineage(adapter)
 
     def upload(self, name: str, path: Path, task_type: str) -> str:
@@ -138,13 +139,13 @@ class Demo:
             bar.finish(f"{version.row_count} rows")
         return short(version.name)
 
-    def train_base(self, rows: str) -> str:
+    def train_base(self) -> str:
         """Makes a toy base from text that does not teach the task; returns its version."""
         with tempfile.TemporaryDirectory() as folder:
             corpus = EXAMPLES / "bank-corpus.jsonl"
             if self.data.parent != EXAMPLES:
                 corpus = Path(folder) / "corpus.jsonl"
-                texts = corpus_from_rows(self.client.datasets.read(rows, "train"))
+                texts = corpus_from_rows(self.client.datasets.read(self.rows, "train"))
                 corpus.write_text("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts))
                 console.print(
                     "[yellow]no base was given: a toy is made that learns the words of your file and little else[/]"
@@ -153,7 +154,7 @@ class Demo:
         job = self.client.train(dataset=text, model="base", endpoint=ENDPOINT, task_type="pretrain", **BASE)
         return self.version_of(self.watch(job.name, "training a base from nothing"))
 
-    def import_base(self, rows: str) -> str:
+    def import_base(self) -> str:
         """Registers the user's base; returns its version."""
         assert self.base
         with Bars(console) as bars:
@@ -161,7 +162,7 @@ class Demo:
             version = self.client.models.import_folder(
                 "base",
                 self.base,
-                dataset=rows,
+                dataset=self.rows,
                 endpoint=ENDPOINT,
                 gate_policy="baseline",
                 progress=lambda at: bar.to(at.done, at.total, at.phase),
@@ -221,7 +222,7 @@ class Demo:
         while not (found := self.client.rollouts.list(ENDPOINT, filter=f'model_version = "{version}"')):
             time.sleep(0.1)
         key = self.client_key()
-        questions = [row["messages"][0]["content"] for row in self.client.datasets.read("rows@1", "validation", 50)]
+        questions = [row["messages"][0]["content"] for row in self.client.datasets.read(self.rows, "validation", 50)]
         with Bars(console) as bars, Traffic(self.about["http"], key, ENDPOINT, questions if traffic else []) as seen:
             bar = bars.add(f"rolling out {short(version)}")
             for snapshot in self.client.rollouts.watch(found[0].name):
@@ -241,11 +242,11 @@ class Demo:
         assert found
         return found.api_key
 
-    def ask(self, rows: str) -> None:
+    def ask(self) -> None:
         """Asks one held-out question through the official client, as any application would."""
         from openai import OpenAI
 
-        (row,) = self.client.datasets.read(rows, "test", 1)
+        (row,) = self.client.datasets.read(self.rows, "test", 1)
         *question, reference = row["messages"]
         openai = OpenAI(base_url=f"{self.about['http']}/v1", api_key=self.client_key())
         answer = openai.chat.completions.with_raw_response.create(

@@ -1,7 +1,7 @@
 """The user's keys by address of the suite, in one private file; it never asks a service whether they work.
 
 ${XDG_CONFIG_HOME:-~/.config}/sluice/credentials.json
-{"127.0.0.1:7500": {"api_key": "sl_…", "project": "default", "http": "http://127.0.0.1:8080"}}
+{"127.0.0.1:7500": {"api_key": "sk-sluice-…", "project": "default", "http": "http://127.0.0.1:8080"}}
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Registry(registry.ModelVersionServiceServicer):
         artifact = types.Artifact(kind=types.ARTIFACT_KIND_FULL, digest=digest(number))
         artifact.files.add(path="config.json", digest=digest(number), size_bytes=1)
         self.versions[name] = registry.ModelVersion(
-            name=name, state=state, artifact=artifact, task_type="sft", endpoint="m"
+            name=name, state=state, artifact=artifact, task_type="sft", interface="chat", endpoint="m"
         )
         return name
 
@@ -242,7 +242,7 @@ async def new_database() -> Database:
 
 async def with_plan(database: Database, made: gateway.RolloutPlan) -> None:
     """Creates the endpoint with a plan of its own."""
-    endpoint = gateway.Endpoint(task_type="sft", rollout_plan=made)
+    endpoint = gateway.Endpoint(interface="chat", rollout_plan=made)
     await database.transact(lambda unit: commands.create_endpoint(unit, PROJECT, "m", endpoint))
 
 

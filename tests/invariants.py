@@ -19,7 +19,7 @@ from sluice.lifecycle import JOB, is_over
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
-from tests.pipeline import MARK, Pipeline, Run, engines, row, until
+from tests.pipeline import MARK, Pipeline, Run, engines, gone, row
 
 APPROVED = ("registry.v1.model_version.approved", "registry.v1.model_version.revoked")
 #: What a promoted run says, in this order and nothing of it twice.
@@ -33,13 +33,13 @@ SUCCEEDED = types.JOB_STATE_SUCCEEDED
 
 def hold(pipeline: Pipeline) -> None:
     """All of them that need no more than the suite itself; waits for what is still under way."""
-    until(lambda: not unfinished(pipeline), "the end of everything under way (I5)")
+    gone(lambda: unfinished(pipeline), "what is under way (I5)")
     log = pipeline.client.events().list(limit=0)
     caused_once(pipeline)
     served_only_approved(pipeline.suite.home, log)
     uploads_kept(pipeline)
     every_change_told(pipeline, log)
-    until(lambda: sum(unpublished(pipeline).values()) == 0, "an empty outbox everywhere (I6)")
+    gone(lambda: {name: rows for name, rows in unpublished(pipeline).items() if rows}, "what no outbox has sent (I6)")
     nothing_told(pipeline, log)
 
 
@@ -67,7 +67,8 @@ def unfinished(pipeline: Pipeline) -> list[str]:
     pending = registry.MODEL_VERSION_STATE_PENDING
     waiting += [each.name for each in client.models.versions("-") if each.state == pending]
     versions = Counter(each.lineage.training_job for each in client.models.versions("-"))
-    waiting += [f"a version of {job.name}" for job in client.jobs.list() if job.state == SUCCEEDED > versions[job.name]]
+    succeeded = [job for job in client.jobs.list() if job.state == SUCCEEDED]
+    waiting += [f"a version of {job.name}" for job in succeeded if not versions[job.name]]
     return waiting
 
 

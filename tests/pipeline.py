@@ -38,7 +38,7 @@ QUICK = {
     "SLUICE_GATEWAY_RECHECK_S": "1",
     "SLUICE_TRAINER_HEARTBEAT_S": "15",
 }
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 T = TypeVar("T")
 S = registry.ModelVersionState.Value
 
@@ -71,6 +71,21 @@ def until(look: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
             seen = away
         time.sleep(0.05)
     raise AssertionError(f"{what} did not come within {timeout_s:.0f} s; last seen: {seen!r}")
+
+
+def gone(look: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """Returns as soon as `look` finds nothing any more."""
+    left: object = None
+
+    def nothing() -> bool:
+        nonlocal left
+        left = look()
+        return not left
+
+    try:
+        until(nothing, what, timeout_s)
+    except AssertionError:
+        raise AssertionError(f"{what} did not go within {timeout_s:.0f} s: {left}") from None
 
 
 class Pipeline:

@@ -90,8 +90,8 @@ def authorize(principal: Principal, access: types.Access, project: str) -> None:
     """Return when the principal may call an rpc that declares `access` on something in `project`.
 
     `project` is `projects/{project}`, `projects/-` for an rpc across all of them, or empty for one that
-    names none (`ListProjects`, `WhoAmI`): then a role in any project counts, as the rpc shows to each what is
-    theirs; an rpc for administrators alone needs one of all projects.
+    names none (`ListProjects`): then any reader passes where readers may, as the rpc shows to each what is
+    theirs, and everything else needs a role in all projects.
 
     Raises Denied (ROLE_REQUIRED). What it says depends on the principal and on the name that was typed,
     never on whether such a project exists.
@@ -100,7 +100,7 @@ def authorize(principal: Principal, access: types.Access, project: str) -> None:
         return
     held = principal.roles(project or ALL_PROJECTS)
     readable = held or (frozenset(role for _, role in principal.bindings) if not project else frozenset())
-    if types.ROLE_ADMIN in held or not readable.isdisjoint(access.roles):
+    if access.anyone or types.ROLE_ADMIN in held or not held.isdisjoint(access.roles):
         return
     if access.reader and not readable.isdisjoint(_READERS):
         return

@@ -40,7 +40,7 @@ Arms = list[gateway.Arm]
 def new_endpoint(
     parent: str, endpoint_id: str, interface: str = "", plan: gateway.RolloutPlan | None = None
 ) -> gateway.Endpoint:
-    """An endpoint without traffic. The task type of one made for a version is set when that is read."""
+    """An endpoint without traffic. The interface of one made for a version is set when that is read."""
     endpoint = gateway.Endpoint(name=f"{parent}/endpoints/{endpoint_id}", interface=interface)
     if plan is not None:
         endpoint.rollout_plan.CopyFrom(plan)

@@ -37,7 +37,7 @@ async def require_ready(unit: Unit, *versions: str) -> None:
     for version in versions:
         deployment = await deployment_of(unit.session, version)
         if deployment is None or deployment.state != READY:
-            fix = "wait until it is" if deployment else "`sluice rollout create` loads it again"
+            fix = "wait until it is" if deployment else "`sluice rollouts create ENDPOINT MODEL@N` loads it again"
             raise StateConflict(
                 f"`{version}` is not loaded, so it can take no traffic; {fix}", resource=("ModelVersion", version)
             )

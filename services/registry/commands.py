@@ -154,7 +154,10 @@ async def leave_undecided(unit: Unit, catalog: Catalog, event: evaluator.Evaluat
         return
     policy = await find_policy(unit, catalog, project_of(version.name), version.gate_policy)
     why = event.failure.message or "it was cancelled"
-    decision = undecided(policy, f"the evaluation gave no report: {why}; `sluice eval retry` runs it again")
+    fix = "a person may waive it"
+    if event.state == types.JOB_STATE_FAILED:
+        fix = f"`sluice eval retry {id_of(event.evaluation)}` runs it again"
+    decision = undecided(policy, f"the evaluation gave no report: {why}; {fix}")
     decision.evaluation = event.evaluation
     await _decide(unit, version, decision)
 

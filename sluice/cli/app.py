@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from sluice.cli import (
     access,
     chat,
     dataset,
+    deployments,
     doctor,
     endpoints,
     evaluations,
@@ -43,10 +45,20 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"sluice {version('sluice')}")
+        print(f"sluice {_own_version()}")
         raise typer.Exit
+
+
+def _own_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sluice")
+    except PackageNotFoundError:
+        import tomllib
+
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return f"{tomllib.loads(project.read_text('utf-8'))['project']['version']}, a checkout that is not installed"
 
 
 @app.callback()
@@ -73,6 +85,7 @@ app.add_typer(evaluations.app)
 app.add_typer(gate.app)
 app.add_typer(rollouts.app)
 app.add_typer(endpoints.app)
+app.add_typer(deployments.app)
 chat.register(app)
 lineage.register(app)
 trace.register(app)

@@ -1,4 +1,4 @@
-"""`sluice eval`: list, show, watch, rows."""
+"""`sluice eval`: list, show, watch, retry, rows."""
 
 from __future__ import annotations
 
@@ -89,6 +89,18 @@ def watch(session: Session, evaluation: Evaluation) -> int:
         return exits.OK
     exits.complain(last.failure.message or f"the evaluation ended as {words.job_state(last.state)}")
     return exits.FAILED
+
+
+@command(app, "retry")
+def retry(session: Session, evaluation: Evaluation) -> None:
+    """Run a failed evaluation again; the gate reads the new report of a version's own."""
+    found = session.client.evaluations.retry(evaluation)
+    fields = {
+        "evaluation": words.brief(found.name),
+        "version": words.brief(found.model_version),
+        "state": words.job_state(found.state),
+    }
+    screen.fields(session, found, fields)
 
 
 @command(app, "rows")

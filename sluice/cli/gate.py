@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, screen, words
+from sluice.cli import exits, live, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ def explain(
     version: Annotated[
         str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3; bank-bot means the newest.")
     ],
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the gate has decided.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait up to a minute for the version, then until the gate has decided.")
+    ] = False,
 ) -> int:
     """Say what the gate decided and why; exit 0 PASS, 1 FAIL, 2 INCONCLUSIVE or not decided yet."""
     from sluice.registry import v1 as registry
 
-    found = session.client.models.version(version)
+    found = _version(session, version, wait)
     if wait and not found.gate_decision.verdict:
         screen.hint(session, f"{words.brief(found.name)} is being judged …")
         found = _decided(session, found.name)
@@ -42,6 +44,13 @@ def explain(
         )
     codes = {registry.VERDICT_PASS: exits.OK, registry.VERDICT_FAIL: exits.FAILED}
     return codes.get(decision.verdict, exits.INCONCLUSIVE)
+
+
+def _version(session: Session, version: str, wait: bool) -> registry.ModelVersion:
+    """The version; with ``wait`` also one that the registry has yet to make of a job that just succeeded."""
+    if not wait:
+        return session.client.models.version(version)
+    return live.awaited(session, lambda: session.client.models.version(version))
 
 
 def _decided(session: Session, name: str) -> registry.ModelVersion:

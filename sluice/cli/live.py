@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 #: A log gets a line at least this often while only figures change.
 LINE_EVERY_S = 10.0
+#: How long something that an event makes may take to be there.
+AWAITED_S = 60.0
 PHASES = {"hashing": "reading", "sending": "sending", "checking": "checking rows"}
 
 
@@ -50,6 +52,23 @@ def follow(
         screen.hint(session, left)
         raise
     return last[-1]
+
+
+def awaited(session: Session, read: Callable[[], Item], within_s: float = AWAITED_S) -> Item:
+    """What ``read`` gives once it is there; its NotFound when that is not so after ``within_s``."""
+    from kit.rpc.errors import NotFound
+
+    deadline, told = time.monotonic() + within_s, False
+    while True:
+        try:
+            return read()
+        except NotFound as missing:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                screen.hint(session, f"{missing.message}; waiting …")
+            told = True
+        time.sleep(0.2)
 
 
 def _live(items: Iterator[Item], view: Callable[[Item], RenderableType], last: list[Item]) -> None:

@@ -1,4 +1,4 @@
-"""`sluice rollouts` and `sluice endpoints`: who serves, and how that changes."""
+"""`sluice rollouts`: list, show, create, watch, promote, rollback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 app = group("rollouts", "Rollouts: the way of a version to all the traffic, or back.")
 
 Rollout = Annotated[
-    str, typer.Argument(metavar="ROLLOUT", help="An id, the beginning of one, or an endpoint for its newest.")
+    str,
+    typer.Argument(
+        metavar="ROLLOUT", help="An id, the beginning of one, or an endpoint, model or version (bank-bot@3): its newest."
+    ),
 ]
 Reason = Annotated[str, typer.Option(help="Why; kept with the rollout.")]
 COLUMNS: screen.Columns = {
@@ -64,14 +67,29 @@ def show(session: Session, rollout: Rollout) -> None:
     screen.fields(session, found, fields, *more)
 
 
+@command(app, "create")
+def create(
+    session: Session,
+    endpoint: Annotated[str, typer.Argument(help="The id of an endpoint.")],
+    version: Annotated[str, typer.Argument(metavar="MODEL@N", help="An approved version: bank-bot@3.")],
+) -> None:
+    """Start a rollout by hand of a version that is approved; one that could not be loaded is tried again."""
+    _show_change(session, session.client.rollouts.create(endpoint, version))
+
+
 @command(app, "watch")
-def watch(session: Session, rollout: Rollout) -> int:
+def watch(
+    session: Session,
+    rollout: Rollout,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait up to a minute for a rollout that is yet to come.")] = False,
+) -> int:
     """Follow a rollout until it is over; exit 0 when it was promoted, 1 when it was rolled back or failed."""
     from sluice.gateway import v1 as gateway
 
+    name = live.awaited(session, lambda: session.client.rollouts.get(rollout)).name if wait else rollout
     last = live.follow(
         session,
-        session.client.rollouts.watch(rollout),
+        session.client.rollouts.watch(name),
         view=view,
         line=line,
         left=f"the rollout goes on; `sluice rollouts watch {rollout}` comes back to it",

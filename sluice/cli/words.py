@@ -37,6 +37,13 @@ def rollout_state(value: int) -> str:
     return state(gateway.RolloutState, value, "ROLLOUT_STATE_")
 
 
+def deployment_state(value: int) -> str:
+    """The state of a deployment."""
+    from sluice.gateway import v1 as gateway
+
+    return state(gateway.DeploymentState, value, "DEPLOYMENT_STATE_")
+
+
 def verdict(value: int) -> str:
     """`PASS`, `FAIL`, `INCONCLUSIVE`; empty before the gate has spoken."""
     from sluice.registry import v1 as registry

@@ -15,7 +15,7 @@ from sluice.client.evaluations import Evaluations
 from sluice.client.eventlog import EventLog
 from sluice.client.jobs import Jobs
 from sluice.client.models import Models
-from sluice.client.serving import Endpoints, Rollouts
+from sluice.client.serving import Deployments, Endpoints, Rollouts
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 
@@ -45,6 +45,7 @@ class AsyncClient:
         self.evaluations = Evaluations(self._connection)
         self.endpoints = Endpoints(self._connection)
         self.rollouts = Rollouts(self._connection)
+        self.deployments = Deployments(self._connection)
         self.keys = Keys(self._connection)
         self.projects = Projects(self._connection)
         self.gate_policies = GatePolicies(self._connection)

@@ -26,9 +26,8 @@ class Evaluations:
 
     async def create(self, model_version: str, suite: evaluator.Suite | None = None) -> evaluator.Evaluation:
         """Starts an evaluation by hand; the one that exists for the same version and suite is returned."""
-        wanted = evaluator.Evaluation(
-            model_version=names.model_version(self._connection.project, model_version), suite=suite
-        )
+        version = await Models(self._connection).numbered(model_version)
+        wanted = evaluator.Evaluation(model_version=version, suite=suite)
         request = evaluator.CreateEvaluationRequest(parent=self._connection.project, evaluation=wanted)
         answer: evaluator.CreateEvaluationResponse = await self._connection.call(
             self._evaluations.CreateEvaluation, request

@@ -1,12 +1,14 @@
-"""Endpoints and the rollouts that change who serves them."""
+"""Endpoints, the rollouts that change who serves them, and the deployments behind."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator
 
+from kit.rpc.errors import NotFound
 from sluice.client import names, resolve
 from sluice.client.connection import Connection, gather
+from sluice.client.models import Models
 from sluice.gateway import v1 as gateway
 
 OVER = (gateway.ROLLOUT_STATE_PROMOTED, gateway.ROLLOUT_STATE_ROLLED_BACK, gateway.ROLLOUT_STATE_FAILED)
@@ -55,8 +57,23 @@ class Endpoints:
         return answer.endpoint
 
 
+class Deployments:
+    """``client.deployments``: which versions are in an engine, and where."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._deployments = gateway.DeploymentServiceStub(connection.channel)
+
+    async def list(self, filter: str = "", limit: int = 0) -> builtins.list[gateway.Deployment]:
+        """The deployments of the project, newest first."""
+        request = gateway.ListDeploymentsRequest(parent=self._connection.project, filter=filter)
+        method = self._deployments.ListDeployments
+        return await gather(self._connection.pages(method, request, lambda page: page.deployments, limit=limit))
+
+
 class Rollouts:
-    """``client.rollouts``. One is named by its UUID, the beginning of it, or its endpoint (the newest)."""
+    """``client.rollouts``. One is named by its UUID, the beginning of it, or whose newest it is: of an endpoint,
+    a version such as `bank-bot@3`, or a model, which means its newest version."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -66,7 +83,7 @@ class Rollouts:
         """Starts a rollout of an approved version by hand; raises StateConflict when it is not approved."""
         request = gateway.CreateRolloutRequest(
             parent=names.endpoint(self._connection.project, endpoint),
-            model_version=names.model_version(self._connection.project, model_version),
+            model_version=await Models(self._connection).numbered(model_version),
         )
         answer: gateway.CreateRolloutResponse = await self._connection.call(self._rollouts.CreateRollout, request)
         return answer.rollout
@@ -120,5 +137,12 @@ class Rollouts:
             ]
             if found or names.is_uuid(rollout):
                 return names.only(found, rollout, "rollout")
-        missing = f"endpoint `{rollout}` has no rollout yet; an approved version gets one by itself"
-        return await resolve.newest(self._pages(rollout, "", 1), missing)
+        missing = f"`{rollout}` has no rollout yet; an approved version gets one by itself"
+        if "@" not in rollout:
+            async for item in self._pages(rollout, "", 1):
+                return item.name
+        try:
+            version = await Models(self._connection).numbered(rollout)
+        except NotFound:
+            raise NotFound(missing) from None
+        return await resolve.newest(self._pages("-", f'model_version = "{version}"', 1), missing)

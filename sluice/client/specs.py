@@ -15,7 +15,7 @@ from sluice.trainer import v1 as trainer
 
 #: What people may write in a file for a field of the contract.
 SHORT = {"dataset": "dataset_version", "base": "base_model_version"}
-RECIPES = ("pretrain", "sft")
+RECIPES = tuple(field.name for field in trainer.TrainingJobSpec.DESCRIPTOR.oneofs_by_name["recipe"].fields)
 OPTIMIZATION = (
     "learning_rate",
     "batch_size",
@@ -97,7 +97,7 @@ def fill_recipe(spec: trainer.TrainingJobSpec, recipe: str, hyperparameters: dic
     """Puts the recipe and what it is told into a spec, over what stands there already."""
     given = {key: value for key, value in hyperparameters.items() if value is not None}
     _refuse_unknown(recipe, given)
-    chosen = spec.pretrain if recipe == "pretrain" else spec.sft
+    chosen = getattr(spec, recipe)
     chosen.SetInParent()
     for key in OPTIMIZATION:
         if key in given:

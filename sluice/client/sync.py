@@ -82,6 +82,12 @@ class Rollouts(Facade):
     rollback = blocking(serving.Rollouts.rollback)
 
 
+class Deployments(Facade):
+    """``client.deployments``."""
+
+    list = blocking(serving.Deployments.list)
+
+
 class Keys(Facade):
     """``client.keys``."""
 
@@ -144,6 +150,7 @@ class Client(Facade):
         self.evaluations = Evaluations(loop, self._client.evaluations)
         self.endpoints = Endpoints(loop, self._client.endpoints)
         self.rollouts = Rollouts(loop, self._client.rollouts)
+        self.deployments = Deployments(loop, self._client.deployments)
         self.keys = Keys(loop, self._client.keys)
         self.projects = Projects(loop, self._client.projects)
         self.gate_policies = GatePolicies(loop, self._client.gate_policies)

@@ -8,7 +8,7 @@ from kit.store.tables import UtcTime
 revision = "evaluator_0001"
 down_revision = None
 branch_labels = ("evaluator",)
-depends_on = None
+depends_on = "kit_0001"
 
 
 def upgrade() -> None:
