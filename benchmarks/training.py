@@ -27,7 +27,7 @@ QUICK_PAIRS = 2
 #: All but the evaluator, which would start an engine for every version.
 PROGRAMS = ("registry", "dataset", "trainer", "gateway", "gateway-worker", "engine-host")
 LORA: Hyperparameters = {"lora_rank": 32, "lora_alpha": 64, "learning_rate": 5e-3, "batch_size": 32, "max_length": 96}
-STEPS, QUICK_STEPS = 240, 60
+STEPS, QUICK_STEPS = 60, 20
 PATIENCE_S = 600.0
 
 

@@ -161,7 +161,7 @@ async def serving(runtime: Runtime, database: Database, application: Application
             user=service,
             password=settings.nats_password,
             service=service,
-            retention=Retention(duplicate_window_s=settings.duplicate_window_s),
+            retention=Retention(settings.duplicate_window_s, replicas=settings.nats_replicas),
         )
         stack.push_async_callback(bus.close)
         loops: list[Loop] = [Relay(database, bus).run, *application.loops]

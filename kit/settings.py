@@ -28,6 +28,8 @@ class Settings:
     nats_url: str = ""
     #: The password of this service's NATS user (``SLUICE_NATS_PASSWORD``).
     nats_password: str = field(default="", repr=False)
+    #: Copies that a cluster of NATS servers keeps of each stream: 1, 3 or 5 (``SLUICE_NATS_REPLICAS``).
+    nats_replicas: int = 1
     #: The blob store (``SLUICE_BLOBS_URL``). Default: a folder below the home.
     blobs_url: str = ""
     #: The file with the key-encryption key, never below the home (``SLUICE_KEK``).
@@ -62,6 +64,7 @@ class Settings:
             ),
             nats_url=environ.get("SLUICE_NATS_URL", ""),
             nats_password=environ.get("SLUICE_NATS_PASSWORD", ""),
+            nats_replicas=int(_one_of(environ, "SLUICE_NATS_REPLICAS", ("1", "3", "5"))),
             blobs_url=environ.get("SLUICE_BLOBS_URL") or f"file://{quote(str(home))}/blobs",
             kek_path=Path(environ.get("SLUICE_KEK") or config_folder(environ) / "kek"),
             identity_folder=Path(environ.get("SLUICE_IDENTITY") or home / "run" / "identity"),

@@ -1,4 +1,4 @@
-"""What must hold of a suite whatever was done to it (I1 to I8 of the fault list), read from outside; it repairs nothing."""
+"""What must hold of a suite whatever was done to it (I1 to I8 of the fault list), read from outside."""
 
 import asyncio
 import json
@@ -180,7 +180,7 @@ async def _unpublished(variables: dict[str, str]) -> dict[str, int]:
 
 
 def nothing_told(pipeline: Pipeline, log: Iterable[events.Event]) -> None:
-    """I7: no log, trace or event has content of a row or a secret; no file of the home but the databases has content."""
+    """I7: no log, trace or event has content of a row or a secret, and no blob or stream has content."""
     home = pipeline.suite.home
     secrets = [pipeline.suite.key, *_secrets(home)]
     logs = [*home.glob("logs/**/*"), *home.glob("jobs/**/*.log"), *home.glob("jobs/**/log.txt")]

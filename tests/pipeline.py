@@ -38,9 +38,12 @@ QUICK = {
     "SLUICE_GATEWAY_RECHECK_S": "1",
     "SLUICE_TRAINER_HEARTBEAT_S": "15",
 }
+#: The smallest model that the contract lets through.
+SMALL = {
+    "hidden_size": 16, "layers": 1, "heads": 1, "vocab_size": 300, "max_position_embeddings": 64, "max_steps": 8,
+}  # fmt: skip
 PATIENCE_S = 60.0
 T = TypeVar("T")
-S = registry.ModelVersionState.Value
 
 
 @dataclass
@@ -89,10 +92,11 @@ def gone(look: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -
 
 
 class Pipeline:
-    """What a user does with a suite, step by step."""
+    """What a user does with a suite, step by step; nothing is waited for longer than `patience_s`."""
 
-    def __init__(self, suite: Suite) -> None:
+    def __init__(self, suite: Suite, patience_s: float = PATIENCE_S) -> None:
         self.suite = suite
+        self.patience_s = patience_s
         self.client = Client(suite.state["address"], suite.key)
 
     def create_endpoint(self) -> None:
@@ -109,30 +113,29 @@ class Pipeline:
         path.write_text("".join(json.dumps(row(task_type, number)) + "\n" for number in range(rows)))
         return str(self.client.datasets.upload(name=name, path=path, task_type=task_type).name)
 
-    def base(self) -> Run:
-        """A base model, which serves first."""
+    def base(self, **parameters: Any) -> Run:
+        """A base model, which serves first, and the rows that adapters learn."""
         text = self.upload("text", "pretrain", 300)
         job = self.client.train(
-            dataset=text, model="base", endpoint=ENDPOINT, task_type="pretrain", max_steps=8,
-            hidden_size=16, layers=1, heads=1, vocab_size=300, max_position_embeddings=64,
-        )  # fmt: skip
+            dataset=text, model="base", endpoint=ENDPOINT, task_type="pretrain", **{**SMALL, **parameters}
+        )
         self.upload("rows", "sft", 500)
         return self.follow(job.name)
 
-    def train(self, seed: int = 0, model: str = "adapter") -> str:
+    def train(self, seed: int = 0, **parameters: Any) -> str:
         """Submits an adapter; the seed says what becomes of it (tests/fakes/pipeline_recipe.py). Returns the job."""
-        job = self.client.train(
-            dataset="rows@1", model=model, base="base@1", endpoint=ENDPOINT, task_type="sft", seed=seed, max_steps=8
-        )
-        return str(job.name)
+        wanted = {"dataset": "rows@1", "model": "adapter", "base": "base@1", "task_type": "sft", "max_steps": 8}
+        return str(self.client.train(**{**wanted, "endpoint": ENDPOINT, "seed": seed, **parameters}).name)
 
     def follow(self, job: str) -> Run:
         """Everything a job caused, once nothing more happens by itself."""
         run = Run(self.end_of(job), self.version_of(job), evaluator.Evaluation())
         run.evaluation = self.evaluation_of(run.version.name)
         run.version = self.decided(run.version.name)
-        if run.version.state == S("MODEL_VERSION_STATE_APPROVED"):
-            run.rollout = until(lambda: self._rollout(run.version.name, rollout_is_over), "the end of the rollout")
+        if run.version.gate_decision.verdict == registry.VERDICT_PASS:
+            run.rollout = until(
+                lambda: self._rollout(run.version.name, rollout_is_over), "the end of the rollout", self.patience_s
+            )
             # The registry hears of the rollout by an event.
             self.lineage_of(run)
         return run
@@ -144,13 +147,15 @@ class Pipeline:
             found = self.client.jobs.get(job)
             return found if is_over(JOB, found.state) else None
 
-        found = until(look, "the end of the job")
+        found = until(look, "the end of the job", self.patience_s)
         assert found is not None
         return found
 
     def version_of(self, job: str) -> registry.ModelVersion:
         """The version that the registry makes of a job by itself."""
-        found = until(lambda: self.client.models.versions("-", filter=f'training_job = "{job}"'), "the version")
+        found = until(
+            lambda: self.client.models.versions("-", filter=f'training_job = "{job}"'), "the version", self.patience_s
+        )
         return found[0]
 
     def evaluation_of(self, version: str) -> evaluator.Evaluation:
@@ -160,7 +165,7 @@ class Pipeline:
             found = self.client.evaluations.list(filter=f'model_version = "{version}"')
             return next(filter(evaluation_is_over, found), None)
 
-        found = until(look, "the end of the evaluation")
+        found = until(look, "the end of the evaluation", self.patience_s)
         assert found is not None
         return found
 
@@ -169,9 +174,9 @@ class Pipeline:
 
         def look() -> registry.ModelVersion | None:
             found = self.client.models.version(version)
-            return None if found.state == S("MODEL_VERSION_STATE_PENDING") else found
+            return None if found.state == registry.MODEL_VERSION_STATE_PENDING else found
 
-        found = until(look, "the gate's decision")
+        found = until(look, "the gate's decision", self.patience_s)
         assert found is not None
         return found
 
@@ -183,7 +188,7 @@ class Pipeline:
                 return False
             return bool(rollout.plan.steps[rollout.step].weight_percent >= weight)
 
-        found = until(lambda: self._rollout(version, reached), f"a share of {weight} percent")
+        found = until(lambda: self._rollout(version, reached), f"a share of {weight} percent", self.patience_s)
         assert found is not None
         return found
 
@@ -200,7 +205,7 @@ class Pipeline:
                 return True
             return self.stable(run.version.name.split("/")[3]) == run.version.version
 
-        until(look, "the lineage of the version")
+        until(look, "the lineage of the version", self.patience_s)
 
     def stable(self, model: str) -> int:
         """The version that the alias `stable` of a model names; 0 for none."""
@@ -256,7 +261,7 @@ class Traffic:
                 if self._stop.wait(0.005):
                     return
                 messages = [{"role": "user", "content": f"{MARK} traffic {number}"}]
-                body = {"model": ENDPOINT, "messages": messages}
+                body = {"model": ENDPOINT, "messages": messages, "max_tokens": 16}
                 try:
                     answer = client.post(
                         "/v1/chat/completions", json=body, headers={"x-sluice-session": f"{thread}-{number}"}
@@ -320,9 +325,9 @@ def short(name: str) -> str:
 
 
 @contextmanager
-def pipeline(folder: Path, **environ: str) -> Iterator[Pipeline]:
-    """A running suite with its endpoint: `with pipeline(tmp_path) as running: running.base()`."""
-    suite = Suite(folder, environ={**QUICK, **environ}, module="tests.fakes.suite")
+def pipeline(folder: Path, module: str = "tests.fakes.suite", **environ: str) -> Iterator[Pipeline]:
+    """A running suite, with fakes unless `module` says otherwise: `with pipeline(tmp_path) as running:`."""
+    suite = Suite(folder, environ={**QUICK, **environ}, module=module)
     try:
         suite.start()
         running = Pipeline(suite)

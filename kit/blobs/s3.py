@@ -1,5 +1,6 @@
 """Named bytes in an S3 bucket by obstore; what the bytes mean is not known here."""
 
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -15,13 +16,16 @@ _PART_BYTES = 8 << 20
 class S3Objects:
     """Objects under `s3://bucket/prefix`; credentials, endpoint and region from `options` or else AWS_*.
 
+    An endpoint that says http:// is believed: whoever sets it wants no TLS.
+
     A write that dies leaves parts of a multipart upload behind; the bucket needs a lifecycle rule for them.
     """
 
     def __init__(self, url: str, options: Mapping[str, str] | None = None) -> None:
         given = dict(options or {})
-        plain = given.get("aws_endpoint", "").startswith("http://")
-        self._store = S3Store.from_url(url, config=given, client_options={"allow_http": plain})  # type: ignore[arg-type]
+        endpoint = given.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT") or os.environ.get("AWS_ENDPOINT_URL", "")
+        plain = {"allow_http": True} if endpoint.startswith("http://") else {}
+        self._store = S3Store.from_url(url, config=given, client_options=plain)  # type: ignore[arg-type]
 
     async def write(self, path: str, parts: AsyncIterator[bytes]) -> None:
         failed: list[Exception] = []

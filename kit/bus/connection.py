@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from kit.telemetry import get_log
 
 log = get_log("sluice.bus")
 ATTEMPT_S = 3.0
+#: What is brought up to date in a stream that is there; dead letters are everybody's, so only their copies.
+KEPT = ("subjects", "discard", "duplicate_window", "max_age", "max_bytes", "num_replicas")
 BROKER_ERRORS = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 
@@ -29,6 +31,8 @@ class Retention:
     duplicate_window_s: float = 120.0
     max_age_s: float = 7 * 86400.0
     max_bytes: int = 1 << 30
+    #: Servers of a cluster that keep each event; one server can keep one copy only.
+    replicas: int = 1
 
 
 class Bus:
@@ -109,14 +113,14 @@ class Bus:
             duplicate_window=self.retention.duplicate_window_s,
             max_age=30 * 86400.0 if dead else self.retention.max_age_s,
             max_bytes=self.retention.max_bytes,
-            num_replicas=1,
+            num_replicas=self.retention.replicas,
         )
         jetstream = self.jetstream
         try:
             info = await jetstream.stream_info(str(config.name))
         except nats.js.errors.NotFoundError:
             return await jetstream.add_stream(config)
-        if not dead and _differs(info.config, config):
+        if _differs(info.config, config, ("num_replicas",) if dead else KEPT):
             return await jetstream.update_stream(config)
         return info
 
@@ -195,6 +199,5 @@ class Bus:
                 await asyncio.wait_for(client.close(), 2.0)
 
 
-def _differs(present: StreamConfig, wanted: StreamConfig) -> bool:
-    fields = ("subjects", "discard", "duplicate_window", "max_age", "max_bytes")
+def _differs(present: StreamConfig, wanted: StreamConfig, fields: Iterable[str]) -> bool:
     return any(getattr(present, field) != getattr(wanted, field) for field in fields)

@@ -35,6 +35,10 @@ def as_fault(error: BaseException) -> Fault | None:
         return Contended("the database is busy; repeat in a moment", retry_after_s=0.2)
     if code in _CORRUPT or code.startswith("SQLITE_CORRUPT"):
         return Corrupt("the database file is damaged; restore it from a backup")
+    if code == "3D000":
+        return Unavailable("the database does not exist; create it, or correct SLUICE_DATABASE_URL")
+    if code.startswith("28"):
+        return Unavailable("the database refuses the user or password; correct SLUICE_DATABASE_URL")
     if code in _UNIQUE:
         return AlreadyExists("a row with the same key exists")
     if error.connection_invalidated or code.startswith(("08", "57P", "53", "SQLITE_IOERR", "SQLITE_CANTOPEN")):

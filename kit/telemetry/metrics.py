@@ -62,7 +62,10 @@ def set_gauge(name: str, value: float, **labels: Label) -> None:
 
 
 def render_metrics() -> str:
-    """All figures as Prometheus text (exposition format 0.0.4); empty before ``configure``."""
+    """All figures as Prometheus text (exposition format 0.0.4), for tests; empty before ``configure``.
+
+    No port of a service gives it away: figures leave a process by OTLP.
+    """
     data = active.meters.reader.get_metrics_data() if active.meters else None
     if data is None:
         return ""

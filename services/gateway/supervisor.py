@@ -142,7 +142,9 @@ class Supervisor:
             else:
                 await self._transact(commands.start_rollout, rollout.name)
         elif self._waited(rollout) > timedelta(seconds=2 * self.timing.load_limit_s):
-            message = f"`{rollout.model_version}` or its incumbent was not loaded in time; see `sluice deployments list`"
+            message = (
+                f"`{rollout.model_version}` or its incumbent was not loaded in time; see `sluice deployments list`"
+            )
             failure = types.Failure(reason=errors.ERROR_REASON_TIME_LIMIT, message=message)
             await self._transact(commands.fail_rollout, rollout.name, failure)
 

@@ -67,7 +67,8 @@ def main(
 def up(home: Home, options: argparse.Namespace) -> int:
     """Starts everything; in the foreground until Ctrl-C, or with ``--detach`` until it is ready."""
     programs = chosen(options.only)
-    find_binary()
+    if not home.own_nats:
+        find_binary()
     home.prepare()
     ports = home.ports(options.grpc_port, options.http_port)
     address, http = f"127.0.0.1:{ports['gateway']}", f"http://127.0.0.1:{ports['http']}"

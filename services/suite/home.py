@@ -61,9 +61,7 @@ class Home:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Replaces the state file in one move."""
-        draft = self.state_file.with_suffix(".new")
-        draft.write_text(json.dumps(state, indent=1))
-        draft.replace(self.state_file)
+        _replace(self.state_file, json.dumps(state, indent=1))
 
     @property
     def lock_file(self) -> Path:
@@ -111,15 +109,30 @@ class Home:
             raise SuiteError(f"a suite runs in `{self.path}` already{who}; `sluice down` stops it") from None
 
     def _make_kek(self) -> None:
-        if self.kek.exists():
-            return
-        if any((self.path / "blobs").iterdir()):
-            raise SuiteError(
-                f"the key-encryption key `{self.kek}` is gone, and nothing stored in `{self.path}` can be read "
-                "without it; restore it from its backup, or say with SLUICE_KEK where it is"
-            )
+        """Makes the key of a new home, and remembers which it was: blobs in a bucket cannot be looked for here."""
+        marker = self.path / "run" / "kek-id"
+        known = marker.read_text() if marker.exists() else ""
         try:
-            FileKek.create(self.kek, home=self.path)
+            kek = FileKek.load(self.kek, home=self.path)
+        except FileNotFoundError:
+            if known or any((self.path / "blobs").iterdir()):
+                raise self._kek_is("gone") from None
+            kek = self._new_kek()
+        except (OSError, ValueError) as error:
+            raise SuiteError(f"the key-encryption key cannot be used: {error}") from None
+        if known and known != kek.key_id:
+            raise self._kek_is("another than this home was made with")
+        _replace(marker, kek.key_id)
+
+    def _kek_is(self, what: str) -> SuiteError:
+        return SuiteError(
+            f"the key-encryption key `{self.kek}` is {what}, and nothing stored for `{self.path}` can be read "
+            "without the right one; restore it from its backup, or say with SLUICE_KEK where it is"
+        )
+
+    def _new_kek(self) -> FileKek:
+        try:
+            return FileKek.create(self.kek, home=self.path)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise SuiteError(
@@ -174,14 +187,31 @@ class Home:
             "SLUICE_HOME": str(self.path),
             MARK: str(self.path),
             "SLUICE_KEK": str(self.kek),
-            "SLUICE_NATS_URL": f"nats://127.0.0.1:{ports['nats']}",
+            "SLUICE_NATS_URL": self.own_nats or f"nats://127.0.0.1:{ports['nats']}",
             **addresses,
         }
 
-    def nats(self, port: int) -> tuple[Path, dict[str, str]]:
-        """Writes the configuration of the embedded NATS server; returns it and the password of each service."""
+    @property
+    def own_nats(self) -> str:
+        """The URL of the user's own NATS; empty when the suite is to start one."""
+        return self.environ.get("SLUICE_NATS_URL", "")
+
+    def nats(self, port: int) -> tuple[Path | None, dict[str, str]]:
+        """The password of each service at NATS, and the configuration of the embedded server, unless there is another.
+
+        At the user's own, ``SLUICE_NATS_PASSWORD_<SERVICE>`` wins over ``SLUICE_NATS_PASSWORD``.
+        """
+        if self.own_nats:
+            shared = self.environ.get("SLUICE_NATS_PASSWORD", "")
+            return None, {name: self.environ.get(f"SLUICE_NATS_PASSWORD_{name.upper()}", shared) for name in SERVICES}
         credentials = write_config(self.path / "nats", port, CONSUMES)
         return self.path / "nats" / "nats.conf", {name: each.password for name, each in credentials.items()}
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def _unusable(path: Path, error: OSError) -> SuiteError:

@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from services.suite.logs import rotate
+
 PR_SET_PDEATHSIG = 1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 STEADY_S = 30.0
 STOP_S = 20.0
+LOGS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Supervisor:
         self._running: dict[str, Running] = {}
         self._due: dict[str, tuple[float, Running]] = {}
         self._stopping = False
+        self._logs_due = 0.0
 
     def start(self, spec: Spec, pause_s: float = FIRST_PAUSE_S) -> None:
         """Starts one process and keeps it running from now on."""
@@ -112,11 +116,18 @@ class Supervisor:
         while not self._stopping:
             self._reap()
             self._restart_due()
+            self._rotate_logs()
             time.sleep(0.2)
         self.stop_all()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _rotate_logs(self) -> None:
+        if time.monotonic() >= self._logs_due:
+            self._logs_due = time.monotonic() + LOGS_S
+            for spec in self._specs:
+                rotate(spec.log)
 
     def _reap(self) -> None:
         for process in list(self._running.values()):

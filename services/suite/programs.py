@@ -48,7 +48,7 @@ def specs(
     first_key_sha256: str,
     modules: Mapping[str, str] = PROGRAMS,
 ) -> list[Spec]:
-    """The message bus first, then the programs ``names``, each the ``main`` of its module."""
+    """The message bus first, unless it is the user's own, then the programs ``names``, each its module's ``main``."""
     logs = home.path / "logs"
     variables = {**home.variables(ports), "SLUICE_FIRST_KEY_SHA256": first_key_sha256}
     config, passwords = home.nats(ports["nats"])
@@ -61,7 +61,8 @@ def specs(
         )
         for name in names
     ]
-    return [Spec("nats", partial(_nats_server, config), logs / "nats.log"), *programs]
+    bus = [Spec("nats", partial(_nats_server, config), logs / "nats.log")] if config else []
+    return [*bus, *programs]
 
 
 def import_shared() -> None:

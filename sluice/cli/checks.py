@@ -109,9 +109,10 @@ def kek(context: Context) -> list[Finding]:
         repair = "move it out and set SLUICE_KEK; whoever copies the home could read everything"
         return [Finding("wrong", "encryption key", f"{path} lies inside the home", repair)]
     if not path.exists():
-        if (context.home / "blobs").is_dir() and any((context.home / "blobs").iterdir()):
+        blobs = (context.home / "blobs").is_dir() and any((context.home / "blobs").iterdir())
+        if blobs or (context.home / "run" / "kek-id").exists():
             repair = "restore it from your backup, or set SLUICE_KEK; without it the blobs cannot be read"
-            return [Finding("wrong", "encryption key", f"{path} is missing, but there are blobs", repair)]
+            return [Finding("wrong", "encryption key", f"{path} is missing, but this home was made with one", repair)]
         return [Finding("ok", "encryption key", f"{path} will be made by `sluice up`")]
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:

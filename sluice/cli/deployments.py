@@ -12,11 +12,6 @@ from sluice.cli.options import Session, command, group
 app = group("deployments", "Deployments: which versions are in an engine, and where.")
 
 
-@app.callback()
-def root() -> None:
-    """Deployments: which versions are in an engine, and where."""
-
-
 @command(app, "list")
 def list_(
     session: Session,

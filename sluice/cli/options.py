@@ -26,7 +26,7 @@ Address = Annotated[
     str,
     typer.Option(
         "--address",
-        help="Where the suite is, host:port (SLUICE_ADDRESS, else 127.0.0.1:7500).",
+        help="Where the suite is, host:port (SLUICE_ADDRESS, else the one in SLUICE_HOME, else 127.0.0.1:7500).",
         show_default=False,
         rich_help_panel=EVERYWHERE,
     ),
@@ -67,7 +67,9 @@ class Session:
     @property
     def home(self) -> Path:
         """The folder of the suite on this machine, whether there is one or not."""
-        return Path(os.environ.get("SLUICE_HOME") or ".sluice").resolve()
+        from sluice.local_suite import home_of
+
+        return home_of()
 
     @contextmanager
     def traced(self, name: str) -> Iterator[None]:

@@ -19,7 +19,8 @@ app = group("rollouts", "Rollouts: the way of a version to all the traffic, or b
 Rollout = Annotated[
     str,
     typer.Argument(
-        metavar="ROLLOUT", help="An id, the beginning of one, or an endpoint, model or version (bank-bot@3): its newest."
+        metavar="ROLLOUT",
+        help="An id, the beginning of one, or an endpoint, model or version (bank-bot@3): its newest.",
     ),
 ]
 Reason = Annotated[str, typer.Option(help="Why; kept with the rollout.")]
@@ -81,7 +82,9 @@ def create(
 def watch(
     session: Session,
     rollout: Rollout,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait up to a minute for a rollout that is yet to come.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait up to a minute for a rollout that is yet to come.")
+    ] = False,
 ) -> int:
     """Follow a rollout until it is over; exit 0 when it was promoted, 1 when it was rolled back or failed."""
     from sluice.gateway import v1 as gateway

@@ -24,6 +24,7 @@ def suite(context: Context) -> list[Finding]:
     """The suite answers, knows the key, and each service answers a read through the one public port."""
     from kit.rpc.errors import Fault, Invalid, Unauthenticated, Unavailable
     from sluice.client import Client
+    from sluice.local_suite import local_address
 
     try:
         client = Client(context.address, project=context.project, timeout_s=5)
@@ -39,6 +40,9 @@ def suite(context: Context) -> list[Finding]:
                 Finding("wrong", "key", fault.message, repair),
             ]
         except Unavailable:
+            if client.address == local_address(context.home):
+                repair = f"`sluice status` tells what does not serve, {context.home}/logs why; `sluice down` ends it"
+                return [Finding("wrong", "suite", f"runs here, but does not answer at {client.address}", repair)]
             repair = "`sluice up` starts one here; elsewhere set SLUICE_ADDRESS"
             return [Finding("mind", "suite", f"nothing answers at {client.address}", repair)]
         except Fault as fault:

@@ -23,9 +23,10 @@ from sluice.trainer import v1 as trainer
 class AsyncClient:
     """A suite, seen by one key in one project; ``async with AsyncClient() as client``.
 
-    Empty arguments are looked up: SLUICE_ADDRESS, SLUICE_API_KEY, SLUICE_PROJECT, then the credentials file
-    that `sluice up` wrote. Methods raise the kinds of ``kit.rpc.errors.Fault``. Reads, and changes that carry
-    a request id, are repeated while the suite is unavailable; nothing else is.
+    Empty arguments are looked up: SLUICE_ADDRESS, SLUICE_API_KEY, SLUICE_PROJECT, then the suite that runs in
+    SLUICE_HOME and the credentials file that `sluice up` wrote. Methods raise the kinds of
+    ``kit.rpc.errors.Fault``. Reads, and changes that carry a request id, are repeated while the suite is
+    unavailable; nothing else is.
     """
 
     def __init__(

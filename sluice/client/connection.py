@@ -17,6 +17,7 @@ from kit.rpc.client import connect
 from kit.rpc.errors import Fault, Unavailable, from_rpc_error
 from sluice.client import names
 from sluice.credentials import DEFAULT_ADDRESS, DEFAULT_PROJECT, canonical, recall
+from sluice.local_suite import home_of, local_address
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -31,8 +32,8 @@ PAGE_SIZE = 100
 
 
 def address_of(address: str = "") -> str:
-    """Where the suite is: the argument, else SLUICE_ADDRESS, else this machine."""
-    return canonical(address or os.environ.get("SLUICE_ADDRESS") or DEFAULT_ADDRESS)
+    """Where the suite is: the argument, SLUICE_ADDRESS, the one that runs in SLUICE_HOME, or the default port here."""
+    return canonical(address or os.environ.get("SLUICE_ADDRESS") or local_address(home_of()) or DEFAULT_ADDRESS)
 
 
 class Connection:
@@ -47,7 +48,7 @@ class Connection:
         tls: grpc.ChannelCredentials | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """Looks empty arguments up: SLUICE_ADDRESS, SLUICE_API_KEY, SLUICE_PROJECT, the credentials file."""
+        """Looks empty arguments up: see ``address_of``; SLUICE_API_KEY, SLUICE_PROJECT, the credentials file."""
         self.address = address_of(address)
         api_key, project = (
             api_key or os.environ.get("SLUICE_API_KEY", ""),

@@ -293,6 +293,17 @@ async def test_putting_over_lost_data_heals(bucket: Bucket) -> None:
     assert await read(bucket.store, blob.digest) == b"precious"
 
 
+@pytest.mark.prove
+async def test_an_endpoint_of_the_environment_may_be_plain_http(
+    seaweed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in seaweed.items():
+        monkeypatch.setenv(name.upper(), value)
+    store = open_store("s3://blobs/plain", FileKek.create(tmp_path / "kek", home=tmp_path / "home"))
+    blob = await store.put(PROJECT, pieces(b"x"))
+    assert await read(store, blob.digest) == b"x"
+
+
 async def test_another_key_is_named_and_harms_nothing(bucket: Bucket, tmp_path: Path) -> None:
     blob = await bucket.store.put(PROJECT, pieces(b"x"))
     stranger = open_store(bucket.url, FileKek.create(tmp_path / "other", home=tmp_path / "home"), bucket.options)

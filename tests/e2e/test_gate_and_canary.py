@@ -61,7 +61,9 @@ def test_a_version_that_goes_bad_in_the_canary_is_rolled_back(running, faults, r
     running.spoil(version)
     assert run.rollout and run.rollout.state == ROLLED_BACK and reason in run.rollout.reason, run.rollout
     last = run.rollout.analysis_runs[-1]
-    assert last.decision == gateway.STEP_DECISION_ROLL_BACK and last.candidate.requests >= 5 and last.weight_percent == 50
+    assert (
+        last.decision == gateway.STEP_DECISION_ROLL_BACK and last.candidate.requests >= 5 and last.weight_percent == 50
+    )
     assert running.route() == before and set(seen.failures) <= {"500", "502", "503"}
     assert run.version.state == registry.MODEL_VERSION_STATE_APPROVED
     with running.traffic() as after:
@@ -88,4 +90,3 @@ def test_a_revoked_approval_takes_the_traffic_away_at_once(running):
     assert late_s < 5, f"the last request was admitted {late_s:.3f} s after the revocation"
     reverted = [event for event in log if event.type.endswith("rollout.reverted") and event.subject == run.rollout.name]
     assert len(reverted) == 1
-

@@ -10,7 +10,7 @@ from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 from tests import invariants
 from tests.pipeline import ENDPOINT, MARK, Pipeline, Run, pipeline, row, short, until
-from tests.servers import ALL, new_database, postgres_server
+from tests.servers import ALL, postgres_server
 
 
 def test_a_dataset_becomes_a_served_model(tmp_path):
@@ -28,14 +28,19 @@ def test_a_dataset_becomes_a_served_model_on_postgresql(tmp_path):
 
 async def databases(server: str) -> str:
     """Five empty databases; the URL that has `{service}` in place of the service."""
-    prefix, _, unique = (await new_database(server)).rpartition("/")
     import asyncpg
+    from sqlalchemy.engine import make_url
 
     connection = await asyncpg.connect(server)
     for service in ALL:
-        await connection.execute(f'CREATE DATABASE "{unique}_{service}"')
+        await connection.execute(f'CREATE DATABASE "sluice_{service}"')
     await connection.close()
-    return f"{prefix}/{unique}_{{service}}"
+    return (
+        make_url(server)
+        .set(database="sluice_SERVICE")
+        .render_as_string(hide_password=False)
+        .replace("SERVICE", "{service}")
+    )
 
 
 def live(running: Pipeline) -> None:

@@ -18,7 +18,7 @@ def write_model(folder: Path, *, hidden: int = 8, **more: Any) -> Path:
 
 
 def write_adapter(folder: Path, *, rank: int = 4, hidden: int = 8, value: float = 0.5, **config: Any) -> Path:
-    """A LoRA adapter folder for `write_model`; `config` adds to its JSON (`fake_poison`, `fake_crash`, `fake_answer`)."""
+    """A LoRA adapter folder for `write_model`; `config` adds to its JSON (`fake_poison`, `fake_crash`, …)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, **config}))
     prefix = f"base_model.model.{_TARGET}"

@@ -6,6 +6,7 @@ import json
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.js.errors import APIError
 from sqlmodel import select
 
 from kit.auth.principal import Principal
@@ -301,6 +302,13 @@ async def test_watching_the_log_gives_what_is_committed_next():
     assert (await asyncio.wait_for(following, 5)).event.sequence == 2
     await stream.aclose()
     await database.close()
+
+
+async def test_the_copies_of_a_stream_follow_their_setting(server):
+    bus = await server.bus("evaluator", Retention(replicas=3))
+    with pytest.raises(APIError, match="replicas > 1 not supported in non-clustered mode"):
+        await bus.provision_stream()  # so a cluster was asked for three
+    await bus.close()
 
 
 async def test_the_retention_of_a_stream_follows_its_setting(server):

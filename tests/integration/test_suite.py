@@ -1,5 +1,7 @@
 """`services up`, `down` and `status`: what they say when something is wrong, and that nothing stays behind."""
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -12,12 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from nats.js.errors import NotFoundError
 
+from kit.blobs import FileKek
+from kit.bus.names import stream_of
 from services.suite.command import main
 from services.suite.home import Home
 from services.suite.processes import Spec, Supervisor
 from sluice.credentials import recall
-from tests.suite import ROOT, Suite
+from tests.servers import nats_server
+from tests.suite import ROOT, Suite, suite
 
 SITE = Path(psutil.__file__).parent.parent
 
@@ -124,6 +130,42 @@ def test_a_key_encryption_key_in_the_wrong_place_or_gone(stopped, tmp_path):
     (tmp_path / "b" / "blobs" / "projects").mkdir(parents=True)
     sentence = run(stopped, "up", home=tmp_path / "b")
     assert "is gone" in sentence and "restore it from its backup" in sentence
+
+
+def test_a_key_encryption_key_that_is_lost_is_not_made_again_wherever_the_blobs_are(stopped):
+    home = Home(stopped.home, stopped.variables)
+    home.prepare()
+    key_id = (stopped.home / "run" / "kek-id").read_text()
+    assert FileKek.load(home.kek, home=home.path).key_id == key_id
+    other, away = stopped.folder / "other", stopped.folder / "away"
+    FileKek.create(other, home=home.path)
+    home.kek.rename(away)
+    first, second, third = (shutil.copytree(home.path, stopped.folder / name) for name in "abc")  # nobody holds these
+    assert "is gone" in run(stopped, "up", home=first)
+    stopped.environ = {"SLUICE_KEK": str(other)}
+    assert "is another than this home was made with" in run(stopped, "up", home=second)
+    stopped.environ = {}
+    away.rename(home.kek)
+    Home(third, stopped.variables).prepare()
+
+
+async def test_a_broker_of_ones_own(tmp_path):
+    with nats_server(tmp_path / "nats") as server:
+        passwords = {f"SLUICE_NATS_PASSWORD_{name.upper()}": each.password for name, each in server.credentials.items()}
+        with suite(tmp_path, "registry", SLUICE_NATS_URL=server.url, SLUICE_NATS_PASSWORD="wrong", **passwords) as own:
+            assert set(own.pids) == {"registry"} and not (own.home / "nats" / "nats.conf").exists()
+            bus = await server.bus("registry")
+            await asyncio.wait_for(until_told(bus, "registry"), 10)
+            await bus.close()
+
+
+async def until_told(bus, service):
+    """Returns when the service has sent something to the broker."""
+    while True:
+        with contextlib.suppress(NotFoundError):
+            if (await bus.jetstream.stream_info(stream_of(service))).state.messages:
+                return
+        await asyncio.sleep(0.05)
 
 
 def test_a_process_that_does_not_exist(stopped):

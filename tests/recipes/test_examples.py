@@ -64,8 +64,12 @@ def test_a_corpus_from_own_rows_parts_questions_from_answers() -> None:
     command = [sys.executable, "corpus_from_rows.py", "bank-intents.jsonl"]
     made = subprocess.run(command, cwd=EXAMPLES, check=True, capture_output=True, encoding="utf-8").stdout
     texts = [json.loads(line)["text"] for line in made.splitlines()]
-    questions = {pair(row)[0] for row in rows("bank-intents.jsonl")}
-    queues = {pair(row)[1] for row in rows("bank-intents.jsonl")}
-    assert questions < set(texts)
-    assert not any(queue in text for text in texts if text in questions for queue in queues)
-    assert len(texts) == len(questions) + len(questions) // 3
+    pairs = [pair(row) for row in rows("bank-intents.jsonl")]
+    queues = {answer for _, answer in pairs}
+    about = dict(pairs)
+    asking = [text.split("\n") for text in texts if not text.startswith("Answers given")]
+    assert sorted(line for lines in asking for line in lines) == sorted(about)
+    assert all(len({about[line] for line in lines}) == 1 for lines in asking)
+    assert not any(queue in line for lines in asking for line in lines for queue in queues)
+    named = [line for text in texts if text.startswith("Answers given") for line in text.split("\n")[1:-1]]
+    assert set(named) == queues and len(named) == len(pairs)

@@ -28,6 +28,7 @@ _INHERITED = (
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "VIRTUAL_ENV",
+    "SLUICE_SUITE",  # by which the end of the suite finds an engine whose host is gone
 )
 _LOG_LIMIT_BYTES = 8 * 2**20
 _POLL_S = 0.2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from kit.serve import background, process
 from kit.settings import Settings
 from services.gateway.worker.app import Worker
 from services.gateway.worker.serve import serving
-from services.gateway.worker.served import ServedLog
+from services.gateway.worker.served import ServedLog, prune
 from services.gateway.worker.snapshot import ALL_PROJECTS, Principal
 from services.gateway.worker.sync import RouteSync
 from services.gateway.worker.translation import key_table, principal
@@ -28,9 +29,11 @@ ANONYMOUS = Principal("anonymous", {ALL_PROJECTS: frozenset({"admin"})})
 async def application(settings: Settings) -> AsyncIterator[Worker]:
     """The running worker. Requests under way get `DRAIN_S` to end when it stops. Unavailable: the port is taken."""
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    records = settings.home / "logs" / "served"
+    prune(records, time.time())
     async with process(settings, "gateway-worker") as runtime:
         worker = Worker(
-            ServedLog(settings.home / "logs" / "served" / f"{name}.jsonl"),
+            ServedLog(records / f"{name}.jsonl"),
             verify_token=_verify(Verifier(settings.identity_folder)),
             anonymous=None if settings.enable_auth else ANONYMOUS,
         )

@@ -48,6 +48,19 @@ class TableSwapped(msgspec.Struct, tag_field="kind", tag="table"):
 Line = Served | TableSwapped
 
 
+def prune(folder: Path, now: float, *, max_age_s: float = 30 * 86400.0, max_bytes: int = 1 << 30) -> None:
+    """Removes records of workers that are gone: what is older than `max_age_s`, then the oldest beyond
+    `max_bytes` in all. `now` is epoch seconds; the name of a record begins with its worker's process id."""
+    found = [(path.stat(), path) for path in folder.glob("*.jsonl*")]
+    kept_bytes = 0
+    for stat, path in sorted(found, key=lambda each: each[0].st_mtime, reverse=True):
+        kept_bytes += stat.st_size
+        gone = not Path("/proc", path.name.partition("-")[0]).exists()
+        if gone and (now - stat.st_mtime > max_age_s or kept_bytes > max_bytes):
+            path.unlink(missing_ok=True)
+            kept_bytes -= stat.st_size
+
+
 class ServedLog:
     """Appends to `path`, at most `flush_s` behind; rotates at `rotate_bytes` to `path.1` … `path.<keep>`.
 

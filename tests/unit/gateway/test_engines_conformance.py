@@ -13,6 +13,8 @@ from services.gateway.engines.engine_log import last_error, trim
 from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady
 from services.gateway.engines.process import EngineProcess, free_port
 from services.gateway.engines.protocol import Engine, Launch, Sizing
+from services.suite.home import MARK
+from services.suite.processes import end_marked
 from tests.fakes.engine import FakeEngine, write_adapter, write_model
 
 ALL: list[Engine] = [*ENGINES.values(), FakeEngine()]
@@ -136,6 +138,17 @@ async def test_stop_ends_a_stopped_child(process: EngineProcess) -> None:
     os.kill(process.pid, signal.SIGSTOP)
     await asyncio.wait_for(process.stop(), 10)
     assert not process.alive()
+
+
+async def test_an_engine_without_a_host_ends_with_its_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path))
+    process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(), launch_in(tmp_path))
+    await process.wait_ready(timeout_s=20)
+    await asyncio.to_thread(end_marked, MARK, f"{tmp_path}2")
+    assert process.alive()
+    await asyncio.to_thread(end_marked, MARK, str(tmp_path))
+    assert not process.alive()
+    await process.aclose()
 
 
 def test_the_log_names_the_cause_and_is_bounded(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from services.gateway.worker.body import parse_request, refusal, rewrite_answer
 from services.gateway.worker.errors import Broken, InvalidRequest
 from services.gateway.worker.figures import Figures, Histogram
-from services.gateway.worker.served import Served, ServedLog, TableSwapped
+from services.gateway.worker.served import Served, ServedLog, TableSwapped, prune
 from services.gateway.worker.sse import EventRelay
 from services.gateway.worker.trace import continue_trace, request_id
 
@@ -247,3 +248,20 @@ async def test_a_refusing_disk_keeps_the_newest_lines(tmp_path: Path) -> None:
         "r6",
         "r7",
     ]
+
+
+def test_records_of_workers_that_are_gone_are_pruned(tmp_path: Path) -> None:
+    def record(name: str, age_s: float) -> None:
+        (tmp_path / name).write_bytes(b"x" * 100)
+        os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
+
+    gone, alive = 2**22 + 1, os.getpid()  # above the largest process id that Linux gives
+    record(f"{gone}-a.jsonl", 10)
+    record(f"{gone}-a.jsonl.1", 20)
+    record(f"{gone}-b.jsonl", 40)
+    record(f"{gone}-c.jsonl", 9000)
+    record(f"{alive}-d.jsonl.2", 9000)
+    prune(tmp_path, 1e9, max_age_s=5000, max_bytes=250)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{gone}-a.jsonl", f"{gone}-a.jsonl.1", f"{alive}-d.jsonl.2"
+    }  # fmt: skip

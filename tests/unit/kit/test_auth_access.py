@@ -18,6 +18,7 @@ from kit.auth import (
     new_key,
 )
 from kit.rpc.errors import Denied, Unauthenticated, Unavailable
+from kit.rpc.interceptors.auth import access_of
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
@@ -77,6 +78,15 @@ def test_may_not(principal: Principal, access: types.Access, project: str, needs
     assert denied.value.reason == errors.ERROR_REASON_ROLE_REQUIRED
     assert needs in denied.value.message
     assert principal.name in denied.value.message
+
+
+def test_everybody_with_a_key_may_ask_who_they_are() -> None:
+    access = access_of("/sluice.registry.v1.ApiKeyService/WhoAmI")
+    for role in set(types.Role.values()) - {types.ROLE_UNSPECIFIED}:
+        authorize(holder("projects/a", role), access, "")
+    authorize(Principal("projects/a/apiKeys/k", frozenset()), access, "")
+    with pytest.raises(Denied):  # another rpc that names no project
+        authorize(holder("projects/a", types.ROLE_INFERENCE), READER, "")
 
 
 def table(secret: str, expires: datetime | None = None) -> KeyTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import suppress
 
 import pytest
@@ -84,6 +85,12 @@ def test_a_page_token_continues_its_own_query_only(cursor: list[str | int], quer
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(Invalid, match="page_token"):
         paging.decode(token, "ListDatasets", "projects/p")
+
+
+@pytest.mark.parametrize("content", ["5", "[]", "{}", '"text"', "null", "[[]]"])
+def test_json_that_is_no_token_is_refused(content: str) -> None:
+    with pytest.raises(Invalid, match="page_token"):
+        paging.decode(base64.urlsafe_b64encode(content.encode()).decode(), "ListDatasets")
 
 
 def test_first_pages_and_sizes() -> None:

@@ -21,6 +21,7 @@ def load(**environ):
         ("SLUICE_RECONCILE_S", "nan"),
         ("SLUICE_DUPLICATE_WINDOW_S", "inf"),
         ("SLUICE_FIRST_KEY_SHA256", "abc"),
+        ("SLUICE_NATS_REPLICAS", "2"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable, value):

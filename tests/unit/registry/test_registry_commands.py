@@ -173,7 +173,7 @@ async def test_the_gate_opens_once_and_only_for_its_own_evaluation(started, cata
     ]
 
 
-async def test_an_evaluation_with_more_rows_may_decide(started, catalog):
+async def test_a_second_report_of_its_own_evaluation_may_decide(started, catalog):
     await train(started, catalog)
     for rows in (3, 100):
         await started.transact(lambda unit, r=rows: commands.judge(unit, catalog, completed(rows=r)))
@@ -182,13 +182,16 @@ async def test_an_evaluation_with_more_rows_may_decide(started, catalog):
 
 async def test_a_failed_evaluation_is_said_on_the_version(started, catalog):
     await train(started, catalog)
-    event = evaluator.EvaluationFailed(
-        evaluation="e", model_version=f"{PROJECT}/models/bank/versions/1", automatic=True
-    )
+    name = f"{PROJECT}/models/bank/versions/1"
+    event = evaluator.EvaluationFailed(evaluation=f"{PROJECT}/evaluations/e", model_version=name, automatic=True)
+    event.state = types.JOB_STATE_FAILED
     await started.transact(lambda unit: commands.leave_undecided(unit, catalog, event))
     version = await read(started)
     assert version.state == registry.MODEL_VERSION_STATE_INCONCLUSIVE
-    assert "sluice eval retry" in version.gate_decision.reasons[0]
+    assert "`sluice eval retry e` runs it again" in version.gate_decision.reasons[0]
+    event.state = types.JOB_STATE_CANCELLED
+    await started.transact(lambda unit: commands.leave_undecided(unit, catalog, event))
+    assert "a person may waive it" in (await read(started)).gate_decision.reasons[0]
 
 
 def request(version, **fields):

@@ -48,6 +48,9 @@ class Script:
     endpoints: dict[str, gateway.Endpoint] = field(default_factory=dict)
     rollouts: dict[str, gateway.Rollout] = field(default_factory=dict)
     rollout_snapshots: list[gateway.Rollout] = field(default_factory=list)
+    deployments: list[gateway.Deployment] = field(default_factory=list)
+    #: Reads of model versions, and lists of rollouts, that come too early to find one.
+    too_early: int = 0
     events: dict[str, list[events.Event]] = field(default_factory=dict)
     keys: dict[str, registry.ApiKey] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
@@ -247,6 +250,9 @@ class Models(registry.ModelServiceServicer, registry.ModelVersionServiceServicer
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         name = request.name
+        if self.script.too_early:
+            self.script.too_early -= 1
+            await found(context, {}, name, "model version")
         if not name.rsplit("/", 1)[-1].isdigit():
             name = max(
                 (each for each in self.script.model_versions if each.startswith(name.rpartition("/")[0])), default=name
@@ -277,7 +283,11 @@ class Evaluations(evaluator.EvaluationServiceServicer):
     async def CreateEvaluation(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    CancelEvaluation = RetryEvaluation = CreateEvaluation
+    CancelEvaluation = CreateEvaluation
+
+    async def RetryEvaluation(self, request: Any, context: Any) -> Any:
+        known = await found(context, self.script.evaluations, request.name, "evaluation")
+        return evaluator.RetryEvaluationResponse(evaluation=known)
 
     async def GetEvaluation(self, request: Any, context: Any) -> Any:
         known = await found(context, self.script.evaluations, request.name, "evaluation")
@@ -297,14 +307,21 @@ class Evaluations(evaluator.EvaluationServiceServicer):
         return evaluator.ListEvaluationRowsResponse(rows=items, next_page_token=token)
 
 
-class Serving(gateway.EndpointServiceServicer, gateway.RolloutServiceServicer):
+class Serving(gateway.EndpointServiceServicer, gateway.RolloutServiceServicer, gateway.DeploymentServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
 
     async def CreateEndpoint(self, request: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    UpdateEndpoint = CreateRollout = CreateEndpoint
+    UpdateEndpoint = CreateEndpoint
+
+    async def ListDeployments(self, request: Any, context: Any) -> Any:
+        return gateway.ListDeploymentsResponse(deployments=self.script.deployments)
+
+    async def CreateRollout(self, request: Any, context: Any) -> Any:
+        name = f"{request.parent}/rollouts/{UUID}"
+        return gateway.CreateRolloutResponse(rollout=gateway.Rollout(name=name, model_version=request.model_version))
 
     async def GetEndpoint(self, request: Any, context: Any) -> Any:
         return gateway.GetEndpointResponse(
@@ -318,8 +335,15 @@ class Serving(gateway.EndpointServiceServicer, gateway.RolloutServiceServicer):
         return gateway.GetRolloutResponse(rollout=await found(context, self.script.rollouts, request.name, "rollout"))
 
     async def ListRollouts(self, request: Any, context: Any) -> Any:
-        parent = request.parent.removesuffix("-")
-        known = {name: each for name, each in self.script.rollouts.items() if name.startswith(parent)}
+        if self.script.too_early:
+            self.script.too_early -= 1
+            return gateway.ListRolloutsResponse()
+        parent, version = request.parent.removesuffix("-"), request.filter.partition('"')[2].rstrip('"')
+        known = {
+            name: each
+            for name, each in self.script.rollouts.items()
+            if name.startswith(parent) and version in ("", each.model_version)
+        }
         return gateway.ListRolloutsResponse(rollouts=list(known.values())[::-1])
 
     async def WatchRollout(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -388,7 +412,10 @@ PARTS = (
     (Jobs, (trainer.add_TrainingJobServiceServicer_to_server,)),
     (Models, (registry.add_ModelServiceServicer_to_server, registry.add_ModelVersionServiceServicer_to_server)),
     (Evaluations, (evaluator.add_EvaluationServiceServicer_to_server,)),
-    (Serving, (gateway.add_EndpointServiceServicer_to_server, gateway.add_RolloutServiceServicer_to_server)),
+    (Serving, (
+        gateway.add_EndpointServiceServicer_to_server, gateway.add_RolloutServiceServicer_to_server,
+        gateway.add_DeploymentServiceServicer_to_server,
+    )),
     (Access, (
         registry.add_ApiKeyServiceServicer_to_server, registry.add_ProjectServiceServicer_to_server,
         events.add_EventServiceServicer_to_server,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from scripted_suite import UUID, Script
 from kit.rpc import errors as kinds
 from sluice.cli import exits, jobs, live, run, trace, words
 from sluice.cli.options import Session
+from sluice.client.connection import address_of
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.evaluator import v1 as evaluator
@@ -160,6 +163,45 @@ def test_a_rollout_is_watched_by_its_endpoint(script: Script, capsys, state, cod
     assert "errors rose" in "".join(capsys.readouterr())
 
 
+def test_waiting_for_what_an_event_makes(script: Script, capsys):
+    script.model_versions[VERSION] = decided(registry.VERDICT_PASS)
+    rollout = gateway.Rollout(name=f"projects/default/endpoints/help/rollouts/{UUID}", model_version=VERSION)
+    rollout.state = gateway.ROLLOUT_STATE_PROMOTED
+    script.rollouts[rollout.name], script.rollout_snapshots = rollout, [rollout]
+    for line in ("gate explain bot", "rollouts watch bot@3", "rollouts watch bot", "rollouts watch help"):
+        script.too_early = 2
+        assert run([*line.split(), "--wait"]) == 0, line
+        assert "; waiting …" in capsys.readouterr().err
+    for line in ("gate explain bot", "rollouts watch help"):
+        script.too_early = 2
+        assert run(line.split()) == 3, line
+        script.too_early = 0
+
+
+def test_the_suite_of_the_home_is_the_one_that_is_meant(script: Script, capsys, monkeypatch, tmp_path: Path):
+    address = os.environ["SLUICE_ADDRESS"]
+    monkeypatch.delenv("SLUICE_ADDRESS")
+    (tmp_path / "home" / "run").mkdir(parents=True, mode=0o700)
+    state = tmp_path / "home" / "run" / "suite.json"
+    for text in ("{", "[]", "{}", json.dumps({"pid": 0, "address": address})):
+        state.write_text(text)
+        assert address_of() == "127.0.0.1:7500"
+    state.write_text(json.dumps({"pid": os.getpid(), "address": address}))
+    assert run(["jobs", "list"]) == 0 and address_of("host:1") == "host:1"
+    state.write_text(json.dumps({"pid": os.getpid(), "address": "127.0.0.1:1"}))
+    capsys.readouterr()
+    assert run(["doctor", "--json"]) == 1
+    found = {each["what"]: each for each in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert found["suite"]["verdict"] == "wrong" and "sluice status" in found["suite"]["repair"]
+    monkeypatch.setenv("SLUICE_ADDRESS", address)
+    assert address_of() == address
+
+
+def test_the_version_is_told_where_nothing_is_installed_too(capsys):
+    assert run(["--version"]) == 0
+    assert re.match(r"sluice \d+\.\d+\.\d+", capsys.readouterr().out)
+
+
 def test_train_takes_flags_over_a_file(script: Script, capsys, tmp_path: Path):
     spec = tmp_path / "spec.yaml"
     spec.write_text("task_type: sft\ndataset: d@2\nmodel: bot\nseed: 7\nsft: {optimization: {max_steps: 9}}\n")
@@ -217,12 +259,16 @@ def test_screens_of_everything_else(script: Script, capsys):
         "trainer": [events.Event(type="sluice.trainer.v1.training_job.succeeded", source="trainer", subject=JOB)]
     }
     script.logs = ["step 1\n"]
+    deployment = gateway.Deployment(name=f"projects/default/deployments/{UUID}", model_version=VERSION, state=4)
+    deployment.failure.message = "no more room"
+    script.deployments = [deployment]
     for line, wanted in {
         "jobs show 0193a5c2": "1 200 tokens/s", "jobs logs 0193a5c2": "step 1", "models list": "stable=3",
         "models versions": "bot@3", "models show bot": "bot@3", "models show bot@3": "PASS",
         "eval list": "exact_match 0.910", "eval show bot@3": "0.9000 … 0.9200", "eval show bot": "0.9000 …",
         "eval watch bot@3": "SUCCEEDED",
         "eval rows bot@3 --wrong": "exact_match 0.00", "endpoints list": "bot@3 90 %", "endpoints show bot": "bot@3",
+        "eval retry bot@3": "SUCCEEDED", "rollouts create bot bot": "bot@3", "deployments list": "no more room",
         "rollouts list": "", "events list": "training_job.succeeded", "keys list": "", "projects list": "default",
         "lineage bot@3": "exact_match 0.910", "jobs cancel 0193a5c2": "CANCELLING",
         "keys create ci --role algorithm --expires 7d": "sl_shown_once",

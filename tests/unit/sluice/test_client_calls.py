@@ -9,6 +9,7 @@ import pytest
 from scripted_suite import UUID, Script
 
 from kit.rpc.errors import Invalid, NotFound, Stale, Unavailable
+from services.trainer.agent import recipe
 from sluice import Client, credentials
 from sluice.client import specs
 from sluice.events import v1 as events
@@ -47,6 +48,10 @@ def test_a_broken_credentials_file_is_one_sentence(address):
     with pytest.raises(Invalid):
         credentials.remember(address, credentials.Credentials("k"))
     assert path.read_text() == "{"
+
+
+def test_the_recipes_are_those_that_the_trainer_starts():
+    assert set(specs.RECIPES) == set(recipe.RECIPES)
 
 
 def test_lists_go_through_all_pages(client, script: Script):

@@ -1,0 +1,108 @@
+"""Ends processes of a suite in mid-pipeline, one by name and stage; what holds afterwards is told by the invariants."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from kit.rpc.errors import Fault
+from sluice.gateway import v1 as gateway
+from sluice.types import v1 as types
+from tests import invariants
+from tests.pipeline import Pipeline, Run, engines, gone, until
+
+#: Processes that the suite itself starts again.
+SUPERVISED = ("nats", "registry", "dataset", "trainer", "evaluator", "gateway", "gateway-worker", "engine-host")
+PROMOTED, ROLLED_BACK = gateway.ROLLOUT_STATE_PROMOTED, gateway.ROLLOUT_STATE_ROLLED_BACK
+
+
+def pids(pipeline: Pipeline, name: str) -> list[int]:
+    """The processes by that name: of the suite, `agent` and `recipe` of the running attempt, or `engine`."""
+    if name in SUPERVISED:
+        return [pipeline.suite.pids[name]] if name in pipeline.suite.pids else []
+    if name == "engine":
+        return [int(launch["pid"]) for launch in engines(pipeline.suite.home)]
+    return [
+        process.pid for process in attempts(pipeline) if ("recipe" in " ".join(process.cmdline())) == (name == "recipe")
+    ]
+
+
+def attempts(pipeline: Pipeline) -> Iterator[psutil.Process]:
+    """The agent and the recipe of the attempt that runs; not what the leash becomes them from."""
+    home = str(pipeline.suite.home)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            environ = process.environ()
+            mine = environ.get("SLUICE_HOME") == home or f"{home}/" in " ".join(process.cmdline())
+            if mine and environ.get("SLUICE_ATTEMPT") and process.status() != psutil.STATUS_ZOMBIE:
+                process.cmdline()
+                yield process
+
+
+def kill(pipeline: Pipeline, name: str) -> None:
+    """SIGKILL; returns when what the suite supervises runs again."""
+    found = until(lambda: pids(pipeline, name), f"a process `{name}`", 20)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if name in SUPERVISED:
+        pipeline.suite.wait_restarted(name, found[0], 40)
+
+
+def arm(pipeline: Pipeline, name: str, trap: str) -> int:
+    """Starts a process of the suite anew with a failpoint; returns its id, which is another when it was sprung."""
+    folder = pipeline.suite.home / "run" / "arm"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(trap)
+    kill(pipeline, name)
+    gone(lambda: (folder / name).exists(), "the trap that was laid")
+    return pipeline.suite.pids[name]
+
+
+def _job(pipeline: Pipeline, job: str) -> bool:
+    return bool(pipeline.client.jobs.get(job).state == types.JOB_STATE_RUNNING)
+
+
+def _evaluation(pipeline: Pipeline, job: str) -> bool:
+    for version in pipeline.client.models.versions("-", filter=f'training_job = "{job}"'):
+        found = pipeline.client.evaluations.list(filter=f'model_version = "{version.name}"')
+        return any(each.state == types.JOB_STATE_RUNNING or each.HasField("report") for each in found)
+    return False
+
+
+def _canary(pipeline: Pipeline, job: str) -> bool:
+    for version in pipeline.client.models.versions("-", filter=f'training_job = "{job}"'):
+        found = pipeline.client.rollouts.list(filter=f'model_version = "{version.name}"')
+        return any(each.state >= gateway.ROLLOUT_STATE_PROGRESSING for each in found)
+    return False
+
+
+STAGES: dict[str, Callable[[Pipeline, str], bool]] = {"training": _job, "evaluation": _evaluation, "canary": _canary}
+
+
+def survive(pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int = 0) -> Run:
+    """A run that is harmed at a stage, followed to its end under traffic; everything that must hold, holds."""
+    with pipeline.traffic():
+        job = pipeline.train(seed)
+        until(lambda: STAGES[stage](pipeline, job), f"the stage {stage}")
+        harm()
+        run = pipeline.follow(job)
+    assert run.rollout is not None, run.version.gate_decision
+    invariants.hold(pipeline)
+    return run
+
+
+def calm(pipeline: Pipeline) -> None:
+    """Returns when every process serves and users are answered: the ground that the next fault starts from."""
+
+    def serves() -> bool:
+        try:
+            return pipeline.suite.command("status").returncode == 0 and bool(pipeline.client.endpoints.list())
+        except Fault:
+            return False
+
+    until(serves, "a suite that serves")
+    with pipeline.traffic() as seen:
+        seen.until(5)
