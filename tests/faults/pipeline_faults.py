@@ -52,13 +52,15 @@ def kill(pipeline: Pipeline, name: str) -> None:
 
 
 def arm(pipeline: Pipeline, name: str, trap: str) -> int:
-    """Starts a process of the suite anew with a failpoint; returns its id, which is another when it was sprung."""
+    """Starts a process of the suite anew with a failpoint, and waits until all serve; returns the id it had then."""
     folder = pipeline.suite.home / "run" / "arm"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(trap)
     kill(pipeline, name)
     gone(lambda: (folder / name).exists(), "the trap that was laid")
-    return pipeline.suite.pids[name]
+    pid = pipeline.suite.pids[name]
+    calm(pipeline)
+    return pid
 
 
 def _job(pipeline: Pipeline, job: str) -> bool:
@@ -85,7 +87,8 @@ STAGES: dict[str, Callable[[Pipeline, str], bool]] = {"training": _job, "evaluat
 def survive(pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int = 0) -> Run:
     """A run that is harmed at a stage, followed to its end under traffic; everything that must hold, holds."""
     with pipeline.traffic():
-        job = pipeline.train(seed)
+        # Whoever is told that a service is away submits again; a first job that did get through lives as well.
+        job = until(lambda: pipeline.train(seed), "a job that is accepted")
         until(lambda: STAGES[stage](pipeline, job), f"the stage {stage}")
         harm()
         run = pipeline.follow(job)

@@ -53,7 +53,7 @@ def from_calm(running: Pipeline):
 @pytest.mark.parametrize(("name", "trap"), traps())
 def test_a_service_dies_at_a_state_edge(running, name, trap, record_property):
     before = arm(running, name, trap)
-    run = survive(running, "training", lambda: None)
+    run = survive(running, "canary", lambda: None)
     record_property("sprung", running.suite.pids[name] != before)
     assert run.rollout.state == PROMOTED
 

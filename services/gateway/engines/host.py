@@ -175,7 +175,7 @@ class EngineHost:
         return await self._bring_up(wanted) if process.tainted else process  # without the one that tainted it
 
     async def _sound(self, process: EngineProcess, wanted: Wanted) -> bool:
-        if process.tainted or (wanted.lora and not process.launch.lora):
+        if process.tainted or process.stopped or (wanted.lora and not process.launch.lora):
             return False
         try:
             if process.ready:

@@ -168,6 +168,11 @@ class EngineProcess:
         (self.folder / "engine.json").unlink(missing_ok=True)
         await self.aclose()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether we have ended it or let go of it; it can be asked no more."""
+        return self.client.is_closed
+
     def kill(self) -> None:
         """SIGKILL to the group, without waiting."""
         if self._group_is_ours():

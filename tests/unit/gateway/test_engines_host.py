@@ -177,3 +177,13 @@ async def test_lora_must_have_been_asked_for(host: EngineHost, tmp_path: Path) -
 async def test_a_digest_is_checked(host: EngineHost, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="64 lower-case hex"):
         await host.ensure(tmp_path / "model", "../etc")
+
+
+async def test_an_engine_that_failed_its_first_question_is_started_anew_each_time(tmp_path: Path) -> None:
+    host = EngineHost(tmp_path / "engines", FakeEngine(status=500))
+    write_model(tmp_path / "model")
+    for _ in range(2):
+        with pytest.raises(EngineError, match="answered 500"):
+            await host.ensure(tmp_path / "model", BASE)
+    assert not pids(tmp_path / "engines")
+    await host.aclose()
