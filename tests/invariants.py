@@ -133,7 +133,7 @@ def _gone(log: Iterable[events.Event]) -> dict[str, int]:
 
 def uploads_kept(pipeline: Pipeline) -> None:
     """I3: what was uploaded reads back as it was."""
-    for name, task_type, count in (("text", "pretrain", 300), ("rows", "sft", 500)):
+    for name, (task_type, count) in pipeline.uploaded.items():
         splits = ("train", "validation", "test")
         back = [each for split in splits for each in pipeline.client.datasets.read(f"{name}@1", split)]
         wanted = [row(task_type, number) for number in range(count)]

@@ -97,6 +97,8 @@ class Pipeline:
     def __init__(self, suite: Suite, patience_s: float = PATIENCE_S) -> None:
         self.suite = suite
         self.patience_s = patience_s
+        #: By dataset: task type and rows of what was uploaded.
+        self.uploaded: dict[str, tuple[str, int]] = {}
         self.client = Client(suite.state["address"], suite.key)
 
     def create_endpoint(self) -> None:
@@ -109,17 +111,18 @@ class Pipeline:
 
     def upload(self, name: str, task_type: str, rows: int) -> str:
         """Uploads made-up rows; an adapter that echoes answers all of them right. Returns the version."""
+        self.uploaded[name] = task_type, rows
         path = self.suite.folder / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row(task_type, number)) + "\n" for number in range(rows)))
         return str(self.client.datasets.upload(name=name, path=path, task_type=task_type).name)
 
-    def base(self, **parameters: Any) -> Run:
+    def base(self, rows: int = 500, **parameters: Any) -> Run:
         """A base model, which serves first, and the rows that adapters learn."""
-        text = self.upload("text", "pretrain", 300)
+        text = self.upload("text", "pretrain", rows // 2)
         job = self.client.train(
             dataset=text, model="base", endpoint=ENDPOINT, task_type="pretrain", **{**SMALL, **parameters}
         )
-        self.upload("rows", "sft", 500)
+        self.upload("rows", "sft", rows)
         return self.follow(job.name)
 
     def train(self, seed: int = 0, **parameters: Any) -> str:

@@ -16,13 +16,23 @@ def sweep(home: str) -> list[int]:
     Services carry SLUICE_HOME in the environment they were started with; engines and recipes, which get a bare one,
     have a file below the home open or name one.
     """
-    ended = []
+    ended: list[int] = []
+    while found := _of(home):
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, 5)
+        ended += [process.pid for process in found]
+    return ended
+
+
+def _of(home: str) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != psutil.Process().pid and _belongs(process, home):
-                process.kill()
-                ended.append(process.pid)
-    return ended
+            if process.pid != psutil.Process().pid and process.status() != psutil.STATUS_ZOMBIE:
+                found += [process] if _belongs(process, home) else []
+    return found
 
 
 def _belongs(process: psutil.Process, home: str) -> bool:

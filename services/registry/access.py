@@ -1,58 +1,71 @@
-"""The keys that work, as the other services need them: read from the database, pushed at every change."""
+"""The keys that work, as the other services need them: read from the database once for all who follow them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.auth import AccessSnapshot, KeyTable
-from kit.store import Database
+from kit.store import Database, Signal
 from services.registry import store
 from sluice.registry import v1 as registry
 
 
-async def snapshot(database: Database) -> registry.WatchAccessResponse:
-    """Every key that works now."""
-    async with database.read() as session:
-        response = registry.WatchAccessResponse(revision=await store.keys_revision(session))
-        for key, secret_sha256 in await store.working_keys(session):
-            record = response.keys.add(secret_sha256=secret_sha256, principal=key.name, role_bindings=key.role_bindings)
-            if key.HasField("expire_time"):
-                record.expire_time.CopyFrom(key.expire_time)
-    return response
+class Keys:
+    """Every key that works now. After a commit only one number is read, and the keys when that has changed."""
 
+    def __init__(self, database: Database, own: AccessSnapshot) -> None:
+        """``own`` is the registry's own table, kept equal to the database as well."""
+        self.database = database
+        self.own = own
+        self._present = registry.WatchAccessResponse(revision=-1)
+        self._changed = Signal()
+        self._reading = asyncio.Lock()
 
-async def snapshots(database: Database) -> AsyncIterator[registry.WatchAccessResponse]:
-    """The keys now, and again whenever one changes. A change by another replica shows within half a second."""
-    revision = -1
-    while True:
-        seen = database.changed.count
-        response = await snapshot(database)
-        if response.revision != revision:
-            revision = response.revision
-            yield response
-        await database.changed.wait(seen, timeout_s=0.5 if database.postgres else 5.0)
+    async def run(self) -> None:
+        """Follows the database until cancelled. A change by another replica shows within half a second."""
+        while True:
+            seen = self.database.changed.count
+            await self.refresh()
+            await self.database.changed.wait(seen, timeout_s=0.5 if self.database.postgres else 5.0)
 
+    async def refresh(self) -> None:
+        """Looks now: who got a key here may use it here at once."""
+        async with self._reading, self.database.read() as session:
+            revision = await store.keys_revision(session)
+            if revision == self._present.revision:
+                return
+            present = registry.WatchAccessResponse(revision=revision)
+            for key, secret_sha256 in await store.working_keys(session):
+                record = present.keys.add(
+                    secret_sha256=secret_sha256, principal=key.name, role_bindings=key.role_bindings
+                )
+                if key.HasField("expire_time"):
+                    record.expire_time.CopyFrom(key.expire_time)
+            self._present = present
+        self.own.swap(KeyTable.from_response(present))
+        self._changed.fire()
 
-async def refresh(database: Database, access: AccessSnapshot) -> None:
-    """Makes the registry's own table equal to its database now: who got a key here may use it here at once."""
-    access.swap(KeyTable.from_response(await snapshot(database)))
-
-
-async def keep_own(database: Database, access: AccessSnapshot) -> None:
-    """Keeps the registry's own table equal to its database."""
-    async for response in snapshots(database):
-        access.swap(KeyTable.from_response(response))
+    async def snapshots(self) -> AsyncIterator[registry.WatchAccessResponse]:
+        """The keys now, and again whenever one changes."""
+        revision = -1
+        while True:
+            seen = self._changed.count
+            if self._present.revision != revision:
+                revision = self._present.revision
+                yield self._present
+            await self._changed.wait(seen, timeout_s=60.0)
 
 
 class AccessServicer(registry.AccessServiceServicer):
     """The stream that every other service follows."""
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
 
     async def WatchAccess(
         self, request: registry.WatchAccessRequest, context: Any
     ) -> AsyncIterator[registry.WatchAccessResponse]:
-        async for response in snapshots(self.database):
+        async for response in self.keys.snapshots():
             yield response

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from kit.auth import AccessSnapshot
@@ -27,29 +26,26 @@ from sluice.registry import v1 as registry
 @asynccontextmanager
 async def application(settings: Settings) -> AsyncIterator[Server]:
     """The running service."""
-    keys = AccessSnapshot()
+    own = AccessSnapshot()
     async with (
-        process(settings, own_access=keys) as runtime,
+        process(settings, own_access=own) as runtime,
         storage(settings, Path(__file__).parent) as database,
     ):
         catalog = Catalog.built_in()
         blobs = blob_store(settings)
         await database.transact(lambda unit: commands.first_start(unit, settings.first_key_sha256))
+        keys = access.Keys(database, own)
         versions = ModelVersionServicer(database, catalog, blobs, settings.home / "run" / "imports")
         servicers = [
             (registry.add_ProjectServiceServicer_to_server, ProjectServicer(database)),
-            (
-                registry.add_ApiKeyServiceServicer_to_server,
-                ApiKeyServicer(database, partial(access.refresh, database, keys)),
-            ),
-            (registry.add_AccessServiceServicer_to_server, access.AccessServicer(database)),
+            (registry.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(database, keys.refresh)),
+            (registry.add_AccessServiceServicer_to_server, access.AccessServicer(keys)),
             (registry.add_TaskTypeServiceServicer_to_server, TaskTypeServicer(catalog)),
             (registry.add_GatePolicyServiceServicer_to_server, GatePolicyServicer(database, catalog)),
             (registry.add_ModelServiceServicer_to_server, ModelServicer(database, catalog)),
             (registry.add_ModelVersionServiceServicer_to_server, versions),
         ]
-        application = Application(
-            servicers, handlers=events.handlers(catalog), loops=[partial(access.keep_own, database, keys)]
-        )
-        async with serving(runtime, database, application) as server:
+        await keys.refresh()
+        parts = Application(servicers, handlers=events.handlers(catalog), loops=[keys.run])
+        async with serving(runtime, database, parts) as server:
             yield server

@@ -22,7 +22,7 @@ def test_what_was_trained_is_what_is_judged_and_served(tmp_path):
     with pipeline(tmp_path, "services", **environ) as running:
         running.patience_s = 240
         running.create_endpoint()
-        base = running.base(**SHAPE, **TRAINING, max_length=64)
+        base = running.base(300, **SHAPE, **TRAINING, max_length=64)
         assert base.rollout and base.rollout.state == gateway.ROLLOUT_STATE_PROMOTED, base.version.gate_decision
         with running.traffic(threads=1) as seen:
             # A toy learns nothing in twelve steps, so it is only asked to be what was trained.

@@ -20,16 +20,15 @@ MODULES = {**PROGRAMS, **FAKES}
 
 def main() -> None:
     """Runs the process of the suite that this one was started as."""
-    module = MODULES[getproctitle().removeprefix("sluice ")]
-    trap = Path(os.environ["SLUICE_HOME"], "run", "arm", getproctitle().removeprefix("sluice "))
-    try:
-        os.environ["SLUICE_FAILPOINT"] = trap.read_text()
-    except FileNotFoundError:
-        importlib.import_module(module).main()
+    name = getproctitle().removeprefix("sluice ")
+    trap = Path(os.environ["SLUICE_HOME"], "run", "arm", name)
+    if not trap.exists():
+        importlib.import_module(MODULES[name]).main()
         return
+    os.environ["SLUICE_FAILPOINT"] = trap.read_text()
     trap.unlink()
     # Traps are read when the kit is imported, which the suite has done already.
-    os.execv(sys.executable, [sys.executable, "-m", module])
+    os.execv(sys.executable, [sys.executable, "-m", MODULES[name]])
 
 
 if __name__ == "__main__":

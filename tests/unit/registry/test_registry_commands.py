@@ -1,12 +1,13 @@
 """The commands of the registry on a private database, and what they emit."""
 
+import asyncio
 import hashlib
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlmodel import col, select
 
-from kit.auth import Principal
+from kit.auth import AccessSnapshot, Principal
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
 from kit.store import OutboxRow, check
 from services.registry import access, commands, store
@@ -70,6 +71,31 @@ async def emitted(database, prefix=""):
     return [name for row in rows if (name := row.removeprefix("sluice.registry.v1.")).startswith(prefix)]
 
 
+async def present(database):
+    """The keys as a follower gets them."""
+    keys = access.Keys(database, AccessSnapshot())
+    await keys.refresh()
+    return await anext(keys.snapshots())
+
+
+async def test_one_reading_serves_all_followers_and_only_when_a_key_changed(started):
+    own = AccessSnapshot()
+    keys = access.Keys(started, own)
+    await keys.refresh()
+    followers = [keys.snapshots() for _ in range(3)]
+    first = [await anext(follower) for follower in followers]
+    assert first[0] is first[1] is first[2]
+    await started.transact(lambda unit: commands.create_project(unit, registry.Project(display_name="other")))
+    await keys.refresh()
+    waiting = [asyncio.create_task(anext(follower)) for follower in followers]
+    done, _ = await asyncio.wait(waiting, timeout=0.05)
+    assert not done
+    await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("ci"), ADMIN))
+    await keys.refresh()
+    second = await asyncio.gather(*waiting)
+    assert len(second[2].keys) == 2 and own.table.revision == second[0].revision
+
+
 async def test_models_and_migrations_agree(database):
     assert await check(database, store.ProjectRow.metadata) == []
 
@@ -77,7 +103,7 @@ async def test_models_and_migrations_agree(database):
 async def test_the_first_start_happens_once(database):
     for _ in range(3):
         await database.transact(lambda unit: commands.first_start(unit, FIRST))
-    response = await access.snapshot(database)
+    response = await present(database)
     assert [(bytes(key.secret_sha256).hex(), key.principal) for key in response.keys] == [(FIRST, ADMIN.name)]
     assert await emitted(database) == ["project.created", "api_key.created"]
 
@@ -92,9 +118,9 @@ def named(display_name, project=PROJECT, role=types.ROLE_INFERENCE):
 
 
 async def test_a_key_works_until_it_is_revoked_and_its_secret_is_nowhere(started):
-    before = (await access.snapshot(started)).revision
+    before = (await present(started)).revision
     key, secret = await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("ci"), ADMIN))
-    now = await access.snapshot(started)
+    now = await present(started)
     assert now.revision > before and hashlib.sha256(secret.encode()).digest() in [k.secret_sha256 for k in now.keys]
     async with started.read() as session:
         bodies = (await session.exec(select(store.KeyRow.body))).all()
@@ -104,7 +130,7 @@ async def test_a_key_works_until_it_is_revoked_and_its_secret_is_nowhere(started
         await started.transact(lambda unit: commands.revoke_key(unit, key.name, "99"))
     for _ in range(2):
         revoked = await started.transact(lambda unit: commands.revoke_key(unit, key.name, ""))
-    after = await access.snapshot(started)
+    after = await present(started)
     assert revoked.HasField("revoke_time") and len(after.keys) == 1 and after.revision > now.revision
     assert await emitted(started, "api_key") == ["api_key.created", "api_key.created", "api_key.revoked"]
 
