@@ -67,6 +67,11 @@ def _job(pipeline: Pipeline, job: str) -> bool:
     return bool(pipeline.client.jobs.get(job).state == types.JOB_STATE_RUNNING)
 
 
+def _checkpoint(pipeline: Pipeline, job: str) -> bool:
+    """A recipe that stops at step 5 has come there."""
+    return bool(pipeline.client.jobs.get(job).progress.done >= 5)
+
+
 def _evaluation(pipeline: Pipeline, job: str) -> bool:
     for version in pipeline.client.models.versions("-", filter=f'training_job = "{job}"'):
         found = pipeline.client.evaluations.list(filter=f'model_version = "{version.name}"')
@@ -81,7 +86,12 @@ def _canary(pipeline: Pipeline, job: str) -> bool:
     return False
 
 
-STAGES: dict[str, Callable[[Pipeline, str], bool]] = {"training": _job, "evaluation": _evaluation, "canary": _canary}
+STAGES: dict[str, Callable[[Pipeline, str], bool]] = {
+    "training": _job,
+    "checkpoint": _checkpoint,
+    "evaluation": _evaluation,
+    "canary": _canary,
+}
 
 
 def survive(pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int = 0) -> Run:
