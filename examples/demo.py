@@ -215,6 +215,7 @@ class Demo:
             for snapshot in self.client.evaluations.watch(found[0].name):
                 at = snapshot.progress
                 bar.to(at.done, at.total, at.phase or types.JobState.Name(snapshot.state)[10:].lower())
+            bar.finish(types.JobState.Name(snapshot.state)[10:].lower())
         return snapshot
 
     def follow_rollout(self, version: str, traffic: bool) -> bool:
