@@ -1,7 +1,7 @@
 """A recipe without torch that keeps the file contract: `python recipe.py JOBDIR`.
 
-The seed says what it does: 0 runs through; 1 waits at step 5 of the first attempt; 2 waits there always; 3 fails;
-4 leaves no result; 5 waits and hears nothing; 6 needs rows and base, and repeats them in its weights.
+The seed says what it does: 0 runs through; 1 waits at step 5 of the first attempt; 2 waits from there on, always; 3 fails;
+4 leaves no result; 5 waits so and hears nothing; 6 needs rows and base, and repeats them in its weights.
 """
 
 import json
@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
         report(folder, kind="step", step=step, total_steps=steps, loss=1 / step)
         checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
         checkpoint.mkdir(exist_ok=True)
-        while step == STOP_AT and (seed in (2, 5) or (seed == 1 and spec["attempt"] == 1)):
+        while step >= STOP_AT and (seed in (2, 5) or (seed == 1 and spec["attempt"] == 1)):
             command = commanded(folder)
             if command and seed != 5:
                 return end(folder, {"pause": "paused", "cancel": "cancelled"}[command])
