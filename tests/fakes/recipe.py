@@ -1,7 +1,7 @@
 """A recipe without torch that keeps the file contract: `python recipe.py JOBDIR`.
 
-The seed says what it does: 0 runs through; 1 waits at step 5 of the first attempt; 2 waits from there on, always; 3 fails;
-4 leaves no result; 5 waits so and hears nothing; 6 needs rows and base, and repeats them in its weights.
+The seed says what it does: 0 runs through; 1 waits at step 5 of the first attempt; 2 waits from there on, always;
+3 fails; 4 leaves no result; 5 waits so and hears nothing; 6 needs rows and base, and repeats them in its weights.
 """
 
 import json
