@@ -8,9 +8,10 @@ EXTRA  ?= cpu
 # Where torch's CPU build comes from, as options of uv. Default: the folder that pip is configured with
 # (pip config get global.find-links), else PyTorch's own CPU index, which uv knows by the name `cpu`.
 # A mirror inside your network: make TORCH_CPU="--find-links /srv/wheels" …
-TORCH_CPU ?= $(or $(addprefix --find-links=,$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)),--torch-backend=cpu)
+LINKS     := $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+TORCH_CPU ?= $(or $(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 # The package index pip is configured with, where it is; uv does not read pip's configuration.
-INDEX     ?= $(addprefix --default-index=,$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null))
+INDEX     ?= $(addprefix --default-index=,$(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)))
 
 .PHONY: help demo test check prove bench up install proto clean
 help:
@@ -31,15 +32,17 @@ LOCK      := $(wildcard deploy/constraints-$(EXTRA).txt)
 $(VENV)/.installed: pyproject.toml $(LOCK) $(wildcard protos/*.py) $(shell find protos -name '*.proto')
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q --disable-pip-version-check uv; }
 	@echo "installing into $(VENV) …"
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(if $(filter cpu,$(EXTRA)),$(TORCH_CPU)) \
-	  $(addprefix -c ,$(LOCK)) -e '.[$(EXTRA),dev]'
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install $$(test -t 2 || echo -q) $(INDEX) $(if $(filter cpu,$(EXTRA)),$(TORCH_CPU)) \
+	  $(addprefix -c ,$(LOCK)) -e '.[$(EXTRA),dev]' || { \
+	  echo "error: not all packages could be had. PIP_INDEX_URL names another index;" \
+	    "for torch's CPU build: make install TORCH_CPU='--find-links /srv/wheels'" >&2; exit 1; }
 	@touch $@
 
 proto: install
 	@$(BIN)/python protos/generate.py
 
 demo: install
-	@$(BIN)/python -m examples.demo $(if $(DATA),--data $(DATA)) $(if $(BASE),--base $(BASE))
+	@$(BIN)/python -m examples.demo $(if $(DATA),--data '$(DATA)') $(if $(BASE),--base '$(BASE)')
 
 test: check
 	@$(BIN)/python -m tests

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,9 @@ from rich.tree import Tree
 
 from examples.corpus_from_rows import corpus_from_rows
 from examples.screen import Bars, Traffic
-from kit.rpc.errors import Fault
+from kit.rpc.errors import Fault, Invalid
 from sluice import Client
+from sluice.client.imports import model_files
 from sluice.evaluator import v1 as evaluator
 from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
@@ -38,7 +40,8 @@ BASE = {
     "hidden_size": 192, "layers": 4, "heads": 4, "kv_heads": 2, "vocab_size": 768, "max_position_embeddings": 512,
     "learning_rate": 3e-3, "batch_size": 32, "max_steps": 200, "max_length": 64,
 }  # fmt: skip
-LORA = {"lora_rank": 32, "lora_alpha": 64, "learning_rate": 5e-3, "batch_size": 32, "max_steps": 200, "max_length": 96}
+#: Rows of more tokens than max_length are left out; yours may be longer than those of the bank.
+LORA = {"lora_rank": 32, "lora_alpha": 64, "learning_rate": 5e-3, "batch_size": 32, "max_steps": 200, "max_length": 512}
 PLAN = ((10, 3, 12), (50, 3, 12), (100, 0, 0))
 
 console = Console()
@@ -53,7 +56,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the suite running at the end")
     options = parser.parse_args()
     started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal too must leave no suite behind
+        signal.signal(number, signal.default_int_handler)
     try:
+        look_at(options.data, options.base)
         with suite(options.home.resolve(), options.keep) as about:
             Demo(about, options.data, options.base).run()
     except Fault as fault:
@@ -65,6 +71,14 @@ def main() -> int:
         f"\n[dim]{time.monotonic() - started:.0f} s in all. `sluice up --home {options.home}` brings it back.[/]"
     )
     return 0
+
+
+def look_at(data: Path, base: Path | None) -> None:
+    """Raises Invalid for files that are not there, before anything is started or emptied for them."""
+    if not data.is_file():
+        raise Invalid(f"there is no file `{data}`; give the path of a file with rows, such as DATA=rows.jsonl")
+    if base:
+        model_files(base)
 
 
 @contextmanager
@@ -176,9 +190,8 @@ class Demo:
             bar = bars.add(title)
             for snapshot in self.client.jobs.watch(job):
                 at = snapshot.progress
-                figures = " ".join(
-                    f"{name} {at.figures[name]:.3g}" for name in ("loss", "tokens_per_s") if name in at.figures
-                )
+                loss, speed = at.figures.get("loss"), at.figures.get("tokens_per_s", 0)
+                figures = "" if loss is None else f"loss {loss:.3f}, {speed:.0f} tokens/s"
                 bar.to(at.done, at.total, figures or types.JobState.Name(snapshot.state)[10:].lower())
         if snapshot.state != types.JOB_STATE_SUCCEEDED:
             raise SystemExit(f"error: {title}: {snapshot.failure.message}; `sluice jobs logs` says more")
@@ -223,7 +236,8 @@ class Demo:
         while not (found := self.client.rollouts.list(ENDPOINT, filter=f'model_version = "{version}"')):
             time.sleep(0.1)
         key = self.client_key()
-        questions = [row["messages"][0]["content"] for row in self.client.datasets.read(self.rows, "validation", 50)]
+        splits = (self.client.datasets.read(self.rows, split, 50) for split in ("validation", "test"))
+        questions = next(filter(None, ([row["messages"][:-1] for row in rows] for rows in splits)), [])
         with Bars(console) as bars, Traffic(self.about["http"], key, ENDPOINT, questions if traffic else []) as seen:
             bar = bars.add(f"rolling out {short(version)}")
             for snapshot in self.client.rollouts.watch(found[0].name):

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -56,7 +56,8 @@ class Bars:
 class Traffic:
     """Two threads that ask an endpoint the same questions over and over, each time as a new session."""
 
-    def __init__(self, http: str, key: str, endpoint: str, questions: Sequence[str]) -> None:
+    def __init__(self, http: str, key: str, endpoint: str, questions: Sequence[Any]) -> None:
+        """Each question is the messages that lead up to an answer."""
         self._http, self._key, self._endpoint, self._questions = http, key, endpoint, questions
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -69,13 +70,13 @@ class Traffic:
         from openai import OpenAI, OpenAIError
 
         client = OpenAI(base_url=f"{self._http}/v1", api_key=self._key, max_retries=0)
-        for number, question in enumerate(itertools.cycle(self._questions)):
+        for number, messages in enumerate(itertools.cycle(self._questions)):
             if self._stop.is_set():
                 return
             try:
                 answer = client.chat.completions.with_raw_response.create(
                     model=self._endpoint,
-                    messages=[{"role": "user", "content": question}],
+                    messages=messages,
                     max_tokens=24,
                     extra_headers={"x-sluice-session": f"{thread}-{number}"},
                 )

@@ -25,7 +25,7 @@ from kit.rpc.errors import Fault
 from kit.rpc.interceptors import interceptors
 from kit.rpc.server import Server, serve
 from kit.settings import Settings
-from kit.store import Database, migrate
+from kit.store import Database, alone, migrate
 from sluice.events import v1 as events
 from sluice.registry import v1 as registry
 
@@ -85,17 +85,14 @@ async def process(
     verifier = Verifier(settings.identity_folder)
     authenticator = Authenticator(access, verifier, service=settings.service, enabled=settings.enable_auth)
     if not settings.enable_auth:
-        log.warning(
-            "auth_disabled",
-            meaning="ENABLE_AUTH=false: everybody who reaches a port may do everything",
-        )
+        log.warning("auth_disabled", meaning="ENABLE_AUTH=false: everybody who reaches a port may do everything")
     runtime = Runtime(settings, identity, access, authenticator)
+
+    def follow() -> Coroutine[Any, Any, None]:
+        return access.follow(cast(Any, runtime.stub("registry", registry.AccessServiceStub)))
+
     try:
-        async with background(
-            []
-            if own_access
-            else [lambda: access.follow(cast(Any, runtime.stub("registry", registry.AccessServiceStub)))]
-        ):
+        async with background([] if own_access else [follow]):
             yield runtime
     finally:
         await runtime.close()
@@ -142,13 +139,14 @@ class Application:
 
 @asynccontextmanager
 async def storage(settings: Settings, package: Path) -> AsyncIterator[Database]:
-    """The migrated database of the service whose package folder is ``package``."""
-    database = await Database.open(settings.database_url, service=settings.service)
-    try:
-        await migrate(database, package / "migrations" / "versions")
-        yield database
-    finally:
-        await database.close()
+    """The migrated database of the service whose package folder is ``package``; SQLite's for this process alone."""
+    async with alone(settings.database_url):
+        database = await Database.open(settings.database_url, service=settings.service)
+        try:
+            await migrate(database, package / "migrations" / "versions")
+            yield database
+        finally:
+            await database.close()
 
 
 @asynccontextmanager
@@ -156,24 +154,21 @@ async def serving(runtime: Runtime, database: Database, application: Application
     """Everything that talks: rpcs, the outbox relay, the consumer, the reconciler and the loops."""
     settings, service = runtime.settings, runtime.settings.service
     async with AsyncExitStack() as stack:
+        retention = Retention(settings.duplicate_window_s, replicas=settings.nats_replicas)
         bus = await Bus.connect(
-            settings.nats_url,
-            user=service,
-            password=settings.nats_password,
-            service=service,
-            retention=Retention(settings.duplicate_window_s, replicas=settings.nats_replicas),
+            settings.nats_url, user=service, password=settings.nats_password, service=service, retention=retention
         )
         stack.push_async_callback(bus.close)
         loops: list[Loop] = [Relay(database, bus).run, *application.loops]
         if application.handlers:
             handlers = application.handlers
-            sources: dict[str, Any] = {
-                name: runtime.stub(name, events.EventServiceStub) for name in consumed_services(handlers)
+            logs: dict[str, Any] = {
+                each: runtime.stub(each, events.EventServiceStub) for each in consumed_services(handlers)
             }
-            reconciler = Reconciler(database, service, sources, handlers, every_s=settings.reconcile_s)
+            reconciler = Reconciler(database, service, logs, handlers, every_s=settings.reconcile_s)
             bus.on_connect(reconciler.wake)
             loops += [Consumer(database, bus, service, handlers).run, reconciler.run]
-        event_log = application.event_log(EventServicer(database))
+        event_log = application.event_log(EventServicer(database, bus))
         server = await serve(
             settings.address(service),
             [*application.servicers, (events.add_EventServiceServicer_to_server, event_log)],
@@ -217,13 +212,23 @@ def _end_process(task: asyncio.Task[None]) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-async def until_stopped() -> None:
-    """Returns at SIGTERM or SIGINT."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def stop_asked(within_s: float = SHUTDOWN_S) -> asyncio.Event:
+    """Set at SIGTERM or SIGINT; ``within_s`` later this process is over, with status 1 if it has to be forced.
+
+    Neither a thread that checks a large upload nor a start that waits for its database can be cancelled.
+    """
+    asked = asyncio.Event()
+    overdue = threading.Timer(within_s, os._exit, (1,))
+    overdue.daemon = True
+
+    def ask() -> None:
+        if not asked.is_set():
+            asked.set()
+            overdue.start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
+        asyncio.get_running_loop().add_signal_handler(number, ask)
+    return asked
 
 
 def run(
@@ -235,11 +240,9 @@ def run(
     """The ``main`` of every process: reads the environment, serves until SIGTERM; a mistake is one sentence."""
 
     async def serve_until_stopped(settings: SettingsT) -> None:
+        asked = stop_asked()  # before the start: who serves already may be told to end already
         async with application(settings):
-            await until_stopped()
-            overdue = threading.Timer(SHUTDOWN_S, os._exit, (1,))
-            overdue.daemon = True  # whatever hangs, a process that was told to end ends
-            overdue.start()
+            await asked.wait()
 
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:

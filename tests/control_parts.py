@@ -92,6 +92,7 @@ class Host(gateway.EngineHostServiceServicer):
         self.loaded: dict[str, gateway.LoadedModel] = {}
         self.refusals: dict[str, Fault] = {}
         self.loads: list[str] = []
+        self.listed = 0
 
     async def LoadModel(self, request: gateway.LoadModelRequest, context: Any) -> gateway.LoadModelResponse:
         wanted = request.artifact.digest
@@ -110,6 +111,7 @@ class Host(gateway.EngineHostServiceServicer):
     async def ListLoadedModels(
         self, request: gateway.ListLoadedModelsRequest, context: Any
     ) -> gateway.ListLoadedModelsResponse:
+        self.listed += 1
         return gateway.ListLoadedModelsResponse(loaded_models=self.loaded.values())
 
 

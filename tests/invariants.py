@@ -5,21 +5,24 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from google.protobuf.json_format import Parse
 from sqlmodel import col, func, select
 
+from kit.blobs import FileKek, fetch_artifact, open_store
+from kit.rpc.names import project_of
 from kit.settings import SERVICES, Settings
 from kit.store import Database, OutboxRow
-from sluice.evaluator import v1 as evaluator
+from kit.telemetry.trace_files import read_traces
 from sluice.events import v1 as events
 from sluice.gateway import v1 as gateway
 from sluice.lifecycle import JOB, is_over
 from sluice.registry import v1 as registry
-from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 from tests.pipeline import MARK, Pipeline, Run, engines, gone, row
+from tests.told import every_change_told
 
 APPROVED = ("registry.v1.model_version.approved", "registry.v1.model_version.revoked")
 #: What a promoted run says, in this order and nothing of it twice.
@@ -29,6 +32,8 @@ MILESTONES = (
     "registry.v1.model_version.approved", "gateway.v1.rollout.created", "gateway.v1.rollout.promoted",
 )  # fmt: skip
 SUCCEEDED = types.JOB_STATE_SUCCEEDED
+#: How each token of ours begins: {"typ":"JWT" in base64.
+TOKEN = "eyJ0eXAiOiJKV1Qi"
 
 
 def hold(pipeline: Pipeline) -> None:
@@ -38,6 +43,7 @@ def hold(pipeline: Pipeline) -> None:
     caused_once(pipeline)
     served_only_approved(pipeline.suite.home, log)
     uploads_kept(pipeline)
+    asyncio.run(weights_kept(pipeline))
     every_change_told(pipeline, log)
     gone(lambda: {name: rows for name, rows in unpublished(pipeline).items() if rows}, "what no outbox has sent (I6)")
     nothing_told(pipeline, log)
@@ -64,6 +70,8 @@ def unfinished(pipeline: Pipeline) -> list[str]:
     waiting = [job.name for job in jobs if not is_over(JOB, job.state)]
     over = (gateway.ROLLOUT_STATE_PROMOTED, gateway.ROLLOUT_STATE_ROLLED_BACK, gateway.ROLLOUT_STATE_FAILED)
     waiting += [each.name for each in client.rollouts.list() if each.state not in over]
+    on_the_way = (gateway.DEPLOYMENT_STATE_PENDING, gateway.DEPLOYMENT_STATE_LOADING)
+    waiting += [each.name for each in client.deployments.list() if each.state in on_the_way]
     pending = registry.MODEL_VERSION_STATE_PENDING
     waiting += [each.name for each in client.models.versions("-") if each.state == pending]
     versions = Counter(each.lineage.training_job for each in client.models.versions("-"))
@@ -145,22 +153,14 @@ def _text(content: Any) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def every_change_told(pipeline: Pipeline, log: Iterable[events.Event]) -> None:
-    """I4: the event log has each state that a job or an evaluation was in, once and in order."""
-    told: dict[str, list[int]] = defaultdict(list)
-    ends = {"created": types.JOB_STATE_CREATED, "succeeded": SUCCEEDED, "completed": SUCCEEDED}
-    kinds: dict[str, tuple[Any, Any]] = {
-        "training_job": (trainer.TrainingJobFailed, trainer.TrainingJobChanged),
-        "evaluation": (evaluator.EvaluationFailed, evaluator.EvaluationChanged),
-    }
-    for event in log:
-        noun, _, verb = event.type.rpartition(".v1.")[2].partition(".")
-        if noun in kinds:
-            known = ends.get(verb)
-            told[event.subject].append(known or Parse(event.data_json, kinds[noun][verb == "changed"]()).state)
-    for each in [*pipeline.client.jobs.list(), *pipeline.client.evaluations.list()]:
-        history = [entry.state for entry in each.history]
-        assert told[each.name] == history, f"{each.name}: told {told[each.name]}, was {history}"
+async def weights_kept(pipeline: Pipeline) -> None:
+    """I8: what a job left, and its version names by digest, is in the store with just those bytes."""
+    settings = Settings.from_env("registry", pipeline.suite.variables)
+    blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+    versions = await asyncio.to_thread(pipeline.client.models.versions, "-")
+    with TemporaryDirectory() as folder:
+        for number, version in enumerate(versions):
+            await fetch_artifact(blobs, project_of(version.name), version.artifact, Path(folder, str(number)))
 
 
 def unpublished(pipeline: Pipeline) -> dict[str, int]:
@@ -182,7 +182,7 @@ async def _unpublished(variables: dict[str, str]) -> dict[str, int]:
 def nothing_told(pipeline: Pipeline, log: Iterable[events.Event]) -> None:
     """I7: no log, trace or event has content of a row or a secret, and no blob or stream has content."""
     home = pipeline.suite.home
-    secrets = [pipeline.suite.key, *_secrets(home)]
+    secrets = [pipeline.suite.key, *_secrets(pipeline)]
     logs = [*home.glob("logs/**/*"), *home.glob("jobs/**/*.log"), *home.glob("jobs/**/log.txt")]
     logs += [*home.glob("run/engines/**/*.log"), pipeline.suite.folder / "up.log"]
     for path in filter(Path.is_file, logs):
@@ -193,10 +193,13 @@ def nothing_told(pipeline: Pipeline, log: Iterable[events.Event]) -> None:
         _has_none(path.read_bytes(), [MARK], str(path.relative_to(home)))
 
 
-def _secrets(home: Path) -> list[str]:
-    """The passwords of the bus and the keys of the engines."""
+def _secrets(pipeline: Pipeline) -> list[str]:
+    """The passwords of the bus, the keys of engines, identities and blobs, and how every signed token begins."""
+    home = pipeline.suite.home
     passwords = json.loads((home / "nats" / "credentials.json").read_text())
-    return [*_strings(passwords), *(launch["key"] for launch in engines(home))]
+    private = [path.read_text().splitlines()[1] for path in (home / "run" / "identity").glob("*.key")]
+    kek = Settings.from_env("registry", pipeline.suite.variables).kek_path.read_text().strip()
+    return [*_strings(passwords), *(launch["key"] for launch in engines(home)), *private, kek, TOKEN]
 
 
 def _strings(content: Any) -> list[str]:
@@ -232,10 +235,12 @@ def trace_id(traceparent: str) -> str:
     return traceparent.split("-")[1] if traceparent.count("-") == 3 else ""
 
 
-def traced(home: Path, trace: str) -> set[str]:
-    """The processes that left a span under that trace."""
-    found = set()
-    for path in (home / "logs" / "traces").glob("*.jsonl"):
-        if any(trace in line for line in path.read_text().splitlines()):
-            found.add(path.name.split(".")[0])
-    return found
+def spans_of(home: Path, trace: str) -> list[dict[str, Any]]:
+    """What every process has kept under that trace so far."""
+    return [span for span in read_traces(home / "logs" / "traces") if span["trace_id"] == trace]
+
+
+def broken(spans: Iterable[dict[str, Any]]) -> set[str]:
+    """Where a trace is in pieces: the spans whose parent nobody has kept."""
+    known = {span["span_id"] for span in spans} | {""}
+    return {f"{span['service']}: {span['name']}" for span in spans if span["parent_id"] not in known}

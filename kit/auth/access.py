@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-from kit.auth.keys import KEY_PREFIX
 from kit.auth.principal import ALL_PROJECTS, Principal
 from kit.auth.snapshot import AccessSnapshot
 from kit.auth.tokens import Verifier, utc_now
@@ -49,7 +48,7 @@ class Authenticator:
         if not self._enabled:
             return self._service_or_anonymous(metadata)
         credential = bearer(metadata)
-        if not credential.startswith(KEY_PREFIX):
+        if credential.count(".") == 2:  # a token of a service (RFC 7519), which no key looks like
             return self._verifier.verify(credential, self._service)
         if not self._snapshot.ready:
             raise Unavailable(
@@ -91,13 +90,16 @@ def authorize(principal: Principal, access: types.Access, project: str) -> None:
 
     `project` is `projects/{project}`, `projects/-` for an rpc across all of them, or empty for one that
     names none (`ListProjects`): then any reader passes where readers may, as the rpc shows to each what is
-    theirs, and everything else needs a role in all projects.
+    theirs, and everything else needs a role in all projects. An rpc that declares nothing but services tells
+    what no key may have, such as the keys of engines: not even an administrator's.
 
     Raises Denied (ROLE_REQUIRED). What it says depends on the principal and on the name that was typed,
     never on whether such a project exists.
     """
     if principal.service and principal.service in access.services:
         return
+    if access.services and not (access.roles or access.reader or access.anyone):
+        raise _for_services(principal, access)
     held = principal.roles(project or ALL_PROJECTS)
     readable = held or (frozenset(role for _, role in principal.bindings) if not project else frozenset())
     if access.anyone or types.ROLE_ADMIN in held or not held.isdisjoint(access.roles):
@@ -108,6 +110,15 @@ def authorize(principal: Principal, access: types.Access, project: str) -> None:
         _refusal(principal, access, project, held),
         reason=errors.ERROR_REASON_ROLE_REQUIRED,
         metadata={"project": project or ALL_PROJECTS, "roles": ",".join(_needed(access))},
+    )
+
+
+def _for_services(principal: Principal, access: types.Access) -> Denied:
+    who = " and ".join(f"`services/{name}`" for name in access.services)
+    return Denied(
+        f"`{principal.name}` may not call this; it is for {who} alone",
+        reason=errors.ERROR_REASON_ROLE_REQUIRED,
+        metadata={"services": ",".join(access.services)},
     )
 
 

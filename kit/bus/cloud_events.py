@@ -27,6 +27,8 @@ def encode(event: events.Event) -> bytes:
     }
     if event.traceparent:
         head["traceparent"] = event.traceparent
+    if event.principal:
+        head["principal"] = event.principal
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":"))
     return f'{text[:-1]},"data":{event.data_json}}}'.encode()
 
@@ -41,6 +43,7 @@ def decode(payload: bytes) -> events.Event:
             source=envelope["source"],
             subject=envelope["subject"],
             traceparent=envelope.get("traceparent", ""),
+            principal=envelope.get("principal", ""),
             data_json=json.dumps(envelope["data"], ensure_ascii=False, separators=(",", ":")),
             sequence=int(envelope.get("sequence", 0)),
         )

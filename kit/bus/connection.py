@@ -19,6 +19,7 @@ from kit.telemetry import get_log
 
 log = get_log("sluice.bus")
 ATTEMPT_S = 3.0
+AWAY = "the event bus is down; `sluice status` shows whether `nats` runs, and events wait in the outbox until it does"
 #: What is brought up to date in a stream that is there; dead letters are everybody's, so only their copies.
 KEPT = ("subjects", "discard", "duplicate_window", "max_age", "max_bytes", "num_replicas")
 BROKER_ERRORS = (nats.errors.Error, asyncio.TimeoutError, OSError)
@@ -49,6 +50,7 @@ class Bus:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.generation = 0  # counts connects
+        self.reading_dead_letters = asyncio.Lock()
         self._on_connect: list[Callable[[], None]] = []
 
     @classmethod
@@ -87,7 +89,7 @@ class Bus:
     def client(self) -> Client:
         """The present connection. Raises Unavailable while there is none."""
         if self._client is None or not self._connected.is_set():
-            raise Unavailable("the event broker does not answer; events wait in the outbox", retry_after_s=2.0)
+            raise Unavailable(AWAY, retry_after_s=2.0)
         return self._client
 
     @property

@@ -43,7 +43,7 @@ class Consumer:
     ) -> None:
         """An event whose handler failed ``attempts`` times is buried; between them ``backoff_s`` × 1, 2, 4, …
 
-        Faults of kind Unavailable or Exhausted are no fault of the event: it comes again until they end.
+        Unavailable, Exhausted and too little time are no fault of the event: it comes again until they end.
         """
         self.bus = bus
         self.service = service
@@ -116,7 +116,7 @@ class Consumer:
                 count("sluice_events_handled_total", service=self.service, type=event.type, repeated=not handled)
         except Undecodable as error:
             await self._bury(message, event.id, str(error))
-        except (Unavailable, Exhausted) as error:
+        except (Unavailable, Exhausted, TimeoutError) as error:  # a slow disk is no fault of the event
             await self._again(message, event, error, message.metadata.num_delivered)
         except Exception as error:
             await self._failed(message, event, error)

@@ -1,6 +1,6 @@
-"""Serves the outbox as the event log of the contract, each caller seeing the projects it has a role in."""
+"""Serves the outbox as the event log of the contract, each caller its projects, and the service's dead letters."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -9,10 +9,13 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.auth.principal import ALL_PROJECTS, Principal
+from kit.bus.connection import Bus
+from kit.bus.dead_letters import DeadLetter, check_kept, letters, replay
 from kit.bus.outbox import to_event
 from kit.rpc import paging
 from kit.rpc.call import current_call
-from kit.store import Database, OutboxRow
+from kit.rpc.errors import NotFound
+from kit.store import Database, OutboxRow, Unit
 from sluice.events import v1 as events
 from sluice.types import v1 as types
 
@@ -20,11 +23,12 @@ BATCH = 100
 
 
 class EventServicer(events.EventServiceServicer):
-    """ListEvents and WatchEvents over one service's outbox."""
+    """The log is one service's outbox; its dead letters lie on the bus."""
 
-    def __init__(self, database: Database, *, poll_s: float = 1.0) -> None:
+    def __init__(self, database: Database, bus: Bus, *, poll_s: float = 1.0) -> None:
         """``poll_s`` bounds the delay of events committed by another process."""
         self.database = database
+        self.bus = bus
         self.poll_s = poll_s
 
     async def ListEvents(self, request: events.ListEventsRequest, context: Any) -> events.ListEventsResponse:
@@ -35,7 +39,7 @@ class EventServicer(events.EventServiceServicer):
             conditions.append(col(OutboxRow.time) >= request.since.ToDatetime(UTC))
         if request.subject:
             conditions.append(col(OutboxRow.subject) == request.subject)
-        after = paging.decode(request.page_token, *query)
+        after = paging.decode(request.page_token, *query, of=(int,))
         size = paging.page_size(request.page_size, default=100)
         async with self.database.read() as session:
             rows = await _rows(session, int(after[0]) if after else 0, size + 1, conditions)
@@ -61,6 +65,34 @@ class EventServicer(events.EventServiceServicer):
             if len(rows) < BATCH:
                 seen = await self.database.changed.wait(seen, self.poll_s)
 
+    async def ListDeadLetters(
+        self, request: events.ListDeadLettersRequest, context: Any
+    ) -> events.ListDeadLettersResponse:
+        """One page, oldest first. Raises Invalid (INVALID_PAGE_TOKEN), and Unavailable while the bus is down."""
+        after = paging.decode(request.page_token, "ListDeadLetters", of=(int,))
+        size = paging.page_size(request.page_size, default=100)
+        found = await letters(self.bus)
+        rest = [letter for letter in found if after is None or letter.sequence > int(after[0])]
+        token = paging.encode([rest[size - 1].sequence], "ListDeadLetters") if len(rest) > size else ""
+        page = [_dead_letter(letter, self.bus.service) for letter in rest[:size]]
+        return events.ListDeadLettersResponse(dead_letters=page, next_page_token=token, total_size=len(found))
+
+    async def ReplayDeadLetters(
+        self, request: events.ReplayDeadLettersRequest, context: Any
+    ) -> events.ReplayDeadLettersResponse:
+        """Keeps the answer first and then sends, so that a repeat sends what the first call could not.
+
+        Raises NotFound, StateConflict, and Unavailable while the bus is down.
+        """
+        there = await letters(self.bus)
+
+        async def choose(unit: Unit) -> events.ReplayDeadLettersResponse:
+            return events.ReplayDeadLettersResponse(ids=_chosen(there, request.ids, self.bus.service))
+
+        answer = await self.database.answer(request, choose)
+        await replay(self.bus, answer.ids)
+        return answer
+
     def _events(self, rows: Sequence[OutboxRow]) -> list[events.Event]:
         return [to_event(row, self.database.service) for row in rows]
 
@@ -81,3 +113,29 @@ def visible(principal: Principal) -> list[ColumnElement[bool]]:
     inside = [subject == project for project in readers]
     inside += [subject.startswith(f"{project}/", autoescape=True) for project in readers]
     return [or_(*inside)] if inside else [subject.is_(None)]
+
+
+def _chosen(there: Sequence[DeadLetter], ids: Collection[str], service: str) -> list[str]:
+    """The ids in the order of their letters, each once. Raises NotFound and StateConflict."""
+    chosen = [letter for letter in there if letter.id in ids]
+    for unknown in set(ids) - {letter.id for letter in chosen}:
+        raise NotFound(
+            f"{service} has no dead letter `{unknown}`; `sluice events dead` lists those there are",
+            resource=("DeadLetter", unknown),
+        )
+    for letter in chosen:
+        check_kept(letter)
+    return list(dict.fromkeys(letter.id for letter in chosen))
+
+
+def _dead_letter(letter: DeadLetter, service: str) -> events.DeadLetter:
+    message = events.DeadLetter(
+        id=letter.id,
+        service=service,
+        type=letter.subject,
+        reason=letter.reason,
+        size_bytes=letter.size_bytes,
+        replayable=letter.kept,
+    )
+    message.bury_time.FromDatetime(letter.bury_time)
+    return message

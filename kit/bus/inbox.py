@@ -1,9 +1,11 @@
 """Takes each event once: its effect and the record that it had one commit together; it knows no event by name."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
+from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col, select
 
@@ -37,6 +39,11 @@ async def known(database: Database, consumer: str, ids: Collection[str]) -> set[
             col(InboxRow.consumer).in_([consumer, dead(consumer)]), col(InboxRow.event_id).in_(ids)
         )
         return set((await session.exec(query)).all())
+
+
+async def forget(unit: Unit, before: datetime) -> int:
+    """Forgets what was handled or buried before a time; returns how much that was."""
+    return int((await unit.session.exec(delete(InboxRow).where(col(InboxRow.time) < before))).rowcount)
 
 
 class Inbox:

@@ -12,6 +12,7 @@ def to_event(row: OutboxRow, service: str) -> events.Event:
         source=service,
         subject=row.subject,
         traceparent=row.traceparent,
+        principal=row.principal,
         data_json=row.data_json,
         sequence=row.sequence or 0,
     )

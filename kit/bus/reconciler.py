@@ -9,9 +9,9 @@ from typing import Protocol
 
 import grpc
 
-from kit.bus.inbox import Handlers, Inbox, known
+from kit.bus.inbox import Handlers, Inbox, forget, known
 from kit.bus.names import sources as sources_of
-from kit.rpc.errors import Fault
+from kit.rpc.errors import Fault, Unavailable
 from kit.store import BookmarkRow, Database, Unit
 from kit.telemetry import count, get_log
 from sluice.events import v1 as events
@@ -20,6 +20,9 @@ log = get_log("sluice.bus")
 LOOK_BACK = timedelta(hours=1)  # also what the clocks of two services may differ
 OVERLAP = timedelta(minutes=10)
 ATTEMPTS = 5
+#: The broker keeps an event for 7 days, a dead letter for 30, and one that was sent again for 30 more.
+INBOX_KEPT = timedelta(days=60)
+FORGET_EVERY_S = 86_400.0
 
 
 class EventLog(Protocol):
@@ -61,6 +64,8 @@ class Reconciler:
 
     async def run(self) -> None:
         """Looks now, every ``every_s``, and when woken, until cancelled."""
+        loop = asyncio.get_running_loop()
+        forget_at = loop.time()
         while True:
             self._woken.clear()
             for source in self.sources:
@@ -69,6 +74,10 @@ class Reconciler:
                 except (grpc.RpcError, Fault) as error:
                     cause = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
                     log.info("cannot read the event log", service=self.service, source=source, cause=cause)
+            if loop.time() >= forget_at:
+                with contextlib.suppress(Unavailable):
+                    await self.forget()
+                    forget_at = loop.time() + FORGET_EVERY_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self.every_s)
 
@@ -96,6 +105,19 @@ class Reconciler:
             count("sluice_events_reconciled_total", found, service=self.service, source=source)
             log.warning("handled events that the broker lost", service=self.service, source=source, events=found)
         return found
+
+    async def forget(self) -> int:
+        """Drops from the inbox what can come again on no way; returns how much that was. Raises Unavailable.
+
+        The broker and the dead letters bring nothing back that was handled 60 days ago, and the next look begins a
+        little before the newest settled event of each source; the day is for the clocks of two services.
+        """
+        settled = [await self._newest(f"reconciled.{source}") for source in self.sources]
+        times = [each - timedelta(days=1) for each in settled if each is not None]
+        if len(times) < len(settled):
+            return 0
+        before = min([self.database.clock() - INBOX_KEPT, *times])
+        return await self.database.transact(lambda unit: forget(unit, before))
 
     async def _handle(self, event: events.Event) -> bool:
         try:

@@ -83,7 +83,7 @@ class _Outgoing:
         token = self._token() if callable(self._token) else self._token
         if token and "authorization" not in present:
             metadata.add("authorization", f"Bearer {token}")
-        traceparent = telemetry.current_traceparent()
+        traceparent = telemetry.current_traceparent() or telemetry.untraced()
         if traceparent and "traceparent" not in present:
             metadata.add("traceparent", traceparent)
         return grpc.aio.ClientCallDetails(

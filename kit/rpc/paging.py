@@ -24,8 +24,11 @@ def encode(cursor: Cursor, *query: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode(token: str, *query: str) -> Cursor | None:
-    """The cursor of a token, None for the first page; Invalid (INVALID_PAGE_TOKEN) for another query's."""
+def decode(token: str, *query: str, of: tuple[type, ...] | None = None) -> Cursor | None:
+    """The cursor of a token, None for the first page; Invalid (INVALID_PAGE_TOKEN) for another query's.
+
+    A token is not signed, so anybody can make one: ``of`` says which types its cursor must have.
+    """
     if not token:
         return None
     try:
@@ -33,10 +36,11 @@ def decode(token: str, *query: str) -> Cursor | None:
             base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         )
         seal, *cursor = content
-    except (binascii.Error, ValueError, TypeError):
-        raise _wrong() from None
-    if seal != _seal(query) or not all(isinstance(part, str | int) for part in cursor):
-        raise _wrong()
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise wrong_token() from None
+    sound = all(isinstance(part, str) or (isinstance(part, int) and abs(part) < 2**63) for part in cursor)
+    if seal != _seal(query) or not sound or (of is not None and tuple(map(type, cursor)) != of):
+        raise wrong_token()
     return cursor
 
 
@@ -44,7 +48,8 @@ def _seal(query: tuple[str, ...]) -> str:
     return hashlib.sha256(json.dumps(query).encode()).hexdigest()[:12]
 
 
-def _wrong() -> Invalid:
+def wrong_token() -> Invalid:
+    """For a token that this method did not give for this query."""
     return Invalid(
         "page_token was not given by this method for this query; leave it empty for the first page",
         reason=errors.ERROR_REASON_INVALID_PAGE_TOKEN,

@@ -79,10 +79,11 @@ async def _refuse(error: grpc.aio.AioRpcError, name: str, context: Context) -> N
 
 
 def _forwarded(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-    kept = {key: value for key, value in metadata or () if key in FORWARDED or key.startswith(FORWARDED_PREFIX)}
+    """What goes along: a key that was sent twice, too, so that the service judges what its caller sent."""
+    kept = [(key, value) for key, value in metadata or () if key in FORWARDED or key.startswith(FORWARDED_PREFIX)]
     if here := telemetry.current_traceparent():
-        kept["traceparent"] = here
-    return tuple(kept.items())
+        kept = [(key, value) for key, value in kept if key != "traceparent"] + [("traceparent", here)]
+    return tuple(kept)
 
 
 def _plain(metadata: object, keep: tuple[str, ...] = ()) -> Metadata:

@@ -1,5 +1,6 @@
 """The SQL store of a service: units, reads, resources, kept answers and migrations; it knows no table of a service."""
 
+from kit.store.alone import alone
 from kit.store.database import Database, utc_now
 from kit.store.failpoints import failpoint
 from kit.store.faults import Contended
@@ -23,6 +24,7 @@ __all__ = [
     "Signal",
     "Unit",
     "UtcTime",
+    "alone",
     "check",
     "event_type",
     "failpoint",

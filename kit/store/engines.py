@@ -52,6 +52,7 @@ def _note_write(connection: Connection, _cursor: object, _sql: str, _values: obj
 def _postgres(parsed: URL) -> AsyncEngine:
     return create_async_engine(
         parsed.set(drivername="postgresql+asyncpg"),
+        hide_parameters=True,  # what is stored does not belong into the log of an error
         pool_size=8,
         max_overflow=8,
         pool_timeout=20,
@@ -65,6 +66,7 @@ def _sqlite(parsed: URL, durable: bool) -> AsyncEngine:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     engine = create_async_engine(
         parsed.set(drivername="sqlite+aiosqlite"),
+        hide_parameters=True,  # as above
         # None: the driver begins nothing by itself; `_begin` says BEGIN or BEGIN IMMEDIATE.
         connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
         pool_size=4,

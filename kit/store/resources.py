@@ -69,9 +69,7 @@ class Resources(Generic[M]):
     async def find(self, session: AsyncSession, **columns: Any) -> list[M]:
         """All resources with these column values, oldest first; a list stands for any of its values."""
         query: Any = self._select().order_by(self.table.c.create_time, self.table.c.name)
-        for column, value in columns.items():
-            several = isinstance(value, list | tuple | set | frozenset)
-            query = query.where(self.table.c[column].in_(value) if several else self.table.c[column] == value)
+        query = query.where(*self._having(columns))
         return [self._message(row) for row in (await session.exec(query)).all()]
 
     async def insert(self, unit: Unit, message: M) -> M:
@@ -119,10 +117,17 @@ class Resources(Generic[M]):
             raise self._missing(name)
 
     async def count(self, session: AsyncSession, **columns: Any) -> int:
-        """How many resources have these column values."""
-        conditions = [self.table.c[column] == value for column, value in columns.items()]
-        query: Any = select(func.count()).select_from(self.table).where(*conditions)
+        """How many resources have these column values; a list stands for any of its values."""
+        query: Any = select(func.count()).select_from(self.table).where(*self._having(columns))
         return int((await session.exec(query)).scalar_one())
+
+    def _having(self, columns: dict[str, Any]) -> list[ColumnElement[bool]]:
+        return [
+            self.table.c[column].in_(value)
+            if isinstance(value, list | tuple | set | frozenset)
+            else self.table.c[column] == value
+            for column, value in columns.items()
+        ]
 
     async def page(
         self,
@@ -143,7 +148,7 @@ class Resources(Generic[M]):
         """
         table, query = self.table, (self.table.name, parent, filter, str(newest_first))
         conditions = [*where, *self._parents(parent), *self.conditions(filter)]
-        after = paging.decode(page_token, *query)
+        after = paging.decode(page_token, *query, of=(str, str))
         if after is not None:
             conditions.append(self._after(after, newest_first))
         size = paging.page_size(page_size)
@@ -193,7 +198,10 @@ class Resources(Generic[M]):
         return [column.like(pattern, escape="\\")]
 
     def _after(self, cursor: paging.Cursor, newest_first: bool) -> ColumnElement[bool]:
-        time, name = datetime.fromisoformat(str(cursor[0])).astimezone(UTC), str(cursor[1])
+        try:
+            time, name = datetime.fromisoformat(str(cursor[0])).astimezone(UTC), str(cursor[1])
+        except (ValueError, OverflowError):
+            raise paging.wrong_token() from None
         at, named = self.table.c.create_time, self.table.c.name
         if newest_first:
             return or_(at < time, and_(at == time, named < name))

@@ -51,6 +51,7 @@ class OutboxRow(SQLModel, table=True):
     subject: str = Field(index=True)
     time: datetime = Field(index=True, sa_type=UtcTime)
     traceparent: str = ""
+    principal: str = ""  # who caused it; empty in rows from before there was this column
     data_json: str = Field(sa_type=Text)
     published_at: datetime | None = Field(default=None, sa_type=UtcTime)
 

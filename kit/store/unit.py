@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from sqlalchemy import insert, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from kit.rpc.call import current_call
 from kit.rpc.errors import Exhausted
 from kit.rpc.names import uuid7
 from kit.store.tables import OutboxRow
@@ -39,6 +40,7 @@ class Unit:
     def emit(self, message: Message, subject: str) -> str:
         """Records an event about the resource named ``subject``, which commits with the unit; returns its id.
 
+        Who caused it is the caller of the present rpc, else the service itself.
         Raises Exhausted (MESSAGE_TOO_LARGE) above 512 KiB of JSON.
         """
         data = MessageToJson(message, preserving_proto_field_name=True, indent=None)
@@ -53,6 +55,7 @@ class Unit:
             "subject": subject,
             "time": self.now,
             "traceparent": current_traceparent(),
+            "principal": current_call().principal.name,
             "data_json": data,
         }
         self._events.append(event)

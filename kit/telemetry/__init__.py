@@ -7,11 +7,19 @@ figures cost nothing and go nowhere, and log records go where Python's logging s
 from kit.telemetry.logs import Log, get_log
 from kit.telemetry.metrics import count, observe, render_metrics, set_gauge
 from kit.telemetry.setup import Telemetry, configure, service_name
-from kit.telemetry.traces import current_trace_id, current_traceparent, span, with_traceparent
+from kit.telemetry.traces import (
+    begin_span,
+    current_trace_id,
+    current_traceparent,
+    span,
+    untraced,
+    with_traceparent,
+)
 
 __all__ = [
     "Log",
     "Telemetry",
+    "begin_span",
     "configure",
     "count",
     "current_trace_id",
@@ -22,5 +30,6 @@ __all__ = [
     "service_name",
     "set_gauge",
     "span",
+    "untraced",
     "with_traceparent",
 ]

@@ -77,6 +77,24 @@ class JsonLines(logging.Formatter):
         return redact(json.dumps(line, default=str, ensure_ascii=False))
 
 
+class Seldom(logging.Filter):
+    """Lets the exporters say a thing once a minute: an endpoint that is away is no news every second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for what an exporter has said within the last minute, whatever the values in it."""
+        if not record.name.startswith("opentelemetry."):
+            return True
+        said = record.name, str(record.msg)
+        if record.created - self._said.get(said, float("-inf")) < 60:
+            return False
+        self._said[said] = record.created
+        return True
+
+
 def redact(text: str) -> str:
     """The text with every known shape of a secret made unreadable."""
     for pattern, instead in SECRETS:
@@ -93,4 +111,5 @@ def handler(level: str, file: Path | None) -> logging.Handler:
         file.parent.mkdir(parents=True, exist_ok=True)
         made = RotatingFileHandler(file, maxBytes=8 * 1024 * 1024, backupCount=3, encoding="utf-8")
     made.setFormatter(JsonLines())
+    made.addFilter(Seldom())
     return made

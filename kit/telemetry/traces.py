@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import getrandbits
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -18,12 +19,20 @@ TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9
 _nothing = trace.NoOpTracer()
 
 
-def current_traceparent() -> str:
-    """The W3C traceparent of the present span; empty where there is none."""
+def current_traceparent(*, sampled: bool = True) -> str:
+    """The W3C traceparent of the present span; empty where there is none.
+
+    Without ``sampled`` whoever gets it keeps no span: for calls of which there are too many.
+    """
     found = trace.get_current_span().get_span_context()
     if not found.is_valid:
         return ""
-    return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
+    return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags if sampled else 0:02x}"
+
+
+def untraced() -> str:
+    """A traceparent for what a service does by itself: whoever gets it begins no trace. Empty before ``configure``."""
+    return f"00-{getrandbits(128) or 1:032x}-{getrandbits(64) or 1:016x}-00" if active.tracer else ""
 
 
 def current_trace_id() -> str:
@@ -47,9 +56,11 @@ def with_traceparent(traceparent: str) -> Iterator[None]:
 def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: AttributeValue) -> Iterator[Span]:
     """A span around the block, child of the present one; an exception marks it by its class name only.
 
-    Attributes are ids, counts and durations: never row content, prompts or secrets.
+    Only what somebody asks for begins a trace: a span of another kind than INTERNAL. Attributes are ids, counts and
+    durations: never row content, prompts or secrets.
     """
-    tracer = active.tracer or _nothing
+    asked = kind is not SpanKind.INTERNAL or trace.get_current_span().get_span_context().is_valid
+    tracer = active.tracer if active.tracer and asked else _nothing
     started = tracer.start_span(name, kind=kind, attributes=attributes)
     with _attached(started):
         try:
@@ -59,6 +70,18 @@ def span(name: str, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: Attribu
             raise
         finally:
             started.end()
+
+
+def begin_span(name: str, traceparent: str = "") -> Span | None:
+    """A server's span, child of ``traceparent`` or the first of a trace, that the caller ends; None before configure.
+
+    It does not become the present span, so it costs a request no change of context.
+    """
+    if active.tracer is None:
+        return None
+    parent = parse_traceparent(traceparent)
+    context = trace.set_span_in_context(NonRecordingSpan(parent) if parent else trace.INVALID_SPAN)
+    return active.tracer.start_span(name, context, kind=SpanKind.SERVER)
 
 
 def parse_traceparent(text: str) -> SpanContext | None:

@@ -61,29 +61,29 @@ async def commit_upload(unit: Unit, name: str) -> dataset.Upload:
 async def note_progress(unit: Unit, name: str, rows_checked: int) -> None:
     """Records how far the checks have come."""
     upload = await store.UPLOADS.get(unit.session, name)
-    upload.rows_checked = rows_checked
-    await store.UPLOADS.update(unit, upload)
+    if upload.state == dataset.UPLOAD_STATE_VALIDATING:
+        upload.rows_checked = rows_checked
+        await store.UPLOADS.update(unit, upload)
 
 
-async def expire_upload(unit: Unit, name: str) -> list[str]:
-    """Gives an unfinished upload up; returns the pieces that are needed no more."""
+async def expire_upload(unit: Unit, name: str) -> None:
+    """Gives an unfinished upload up; nothing when it was handed over in the very last moment."""
     upload = await store.UPLOADS.get(unit.session, name)
-    domain.enter(upload, dataset.UPLOAD_STATE_EXPIRED)
-    await store.UPLOADS.update(unit, upload)
-    return await store.drop_pieces(unit, name)
+    if upload.state == dataset.UPLOAD_STATE_OPEN:
+        domain.enter(upload, dataset.UPLOAD_STATE_EXPIRED)
+        await store.UPLOADS.update(unit, upload)
 
 
-async def end_upload(unit: Unit, name: str, judge: Callable[[dataset.Upload], None]) -> list[str]:
-    """Records why ``judge`` refuses an upload; returns the pieces that are needed no more."""
+async def end_upload(unit: Unit, name: str, judge: Callable[[dataset.Upload], None]) -> None:
+    """Records why ``judge`` refuses an upload."""
     upload = await store.UPLOADS.get(unit.session, name)
     judge(upload)
     await store.UPLOADS.update(unit, upload)
     unit.emit(dataset.UploadFailed(upload=name, violation_counts=upload.violation_counts), name)
-    return await store.drop_pieces(unit, name)
 
 
-async def commit_version(unit: Unit, name: str, outcome: Outcome) -> list[str]:
-    """Makes a version of a checked upload; returns the pieces that are needed no more."""
+async def commit_version(unit: Unit, name: str, outcome: Outcome) -> None:
+    """Makes a version of a checked upload."""
     upload = await store.UPLOADS.get(unit.session, name)
     domain.enter(upload, dataset.UPLOAD_STATE_COMMITTED)
     parent = await store.DATASETS.get(unit.session, domain.dataset_of(name))
@@ -102,4 +102,3 @@ async def commit_version(unit: Unit, name: str, outcome: Outcome) -> list[str]:
         ),
         version.name,
     )
-    return await store.drop_pieces(unit, name)

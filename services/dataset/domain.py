@@ -132,6 +132,13 @@ def fail_damaged(upload: dataset.Upload) -> None:
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_CORRUPT_BLOB, message=message))
 
 
+def fail_broken(upload: dataset.Upload, trace_id: str) -> None:
+    """Ends an upload whose rows the suite could not check, by its own fault."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    message = f"checking `{upload.file_name}` met a fault of the suite; the log has it under trace id {trace_id}"
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INTERNAL, message=message))
+
+
 def fail_checksum(upload: dataset.Upload) -> None:
     """Ends an upload whose bytes are not those that were announced."""
     enter(upload, dataset.UPLOAD_STATE_FAILED)

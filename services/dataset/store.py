@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from sqlalchemy import delete
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -47,6 +50,8 @@ DATASETS = Resources(
     DatasetRow, dataset.Dataset, lambda each: {"task_type": each.task_type, "display_name": each.display_name}
 )
 UPLOADS = Resources(UploadRow, dataset.Upload, enums={"state": dataset.UploadState})
+#: Uploads that one look takes up; the others are taken up by the next.
+AT_A_TIME = 100
 _VERSIONS = Resources(VersionRow, dataset.DatasetVersion)
 
 
@@ -85,9 +90,19 @@ async def pieces(session: AsyncSession, upload: str) -> list[PieceRow]:
     return list((await session.exec(query)).all())
 
 
-async def drop_pieces(unit: Unit, upload: str) -> list[str]:
-    """Forgets the pieces of an upload and returns their digests."""
-    dropped = await pieces(unit.session, upload)
-    for piece in dropped:
-        await unit.session.delete(piece)
-    return sorted({piece.digest for piece in dropped})
+async def open_since(session: AsyncSession, before: datetime) -> list[dataset.Upload]:
+    """The oldest uploads that still take bytes and were opened ``before``, at most 100."""
+    conditions = [col(UploadRow.state) == dataset.UPLOAD_STATE_OPEN, col(UploadRow.create_time) < before]
+    return (await UPLOADS.page(session, page_size=AT_A_TIME, where=conditions))[0]
+
+
+async def leftovers(session: AsyncSession) -> list[str]:
+    """Uploads that are over and of which there are pieces all the same, at most 100."""
+    lives = [dataset.UPLOAD_STATE_OPEN, dataset.UPLOAD_STATE_VALIDATING]
+    query = select(PieceRow.upload).join(UploadRow, col(UploadRow.name) == col(PieceRow.upload)).distinct()
+    return list((await session.exec(query.where(col(UploadRow.state).not_in(lives)).limit(AT_A_TIME))).all())
+
+
+async def drop_pieces(unit: Unit, upload: str) -> None:
+    """Forgets the pieces of an upload."""
+    await unit.session.exec(delete(PieceRow).where(col(PieceRow.upload) == upload))

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from datetime import UTC
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from kit.blobs import BlobStore
-from kit.rpc.errors import Corrupt, Fault, NotFound, StateConflict
+from kit.rpc.errors import Corrupt, Fault, NotFound
 from kit.rpc.names import project_of
-from kit.store import Database, Unit, failpoint
-from kit.telemetry import get_log
+from kit.store import Database, Unit, failpoint, leading
+from kit.telemetry import current_trace_id, get_log
 from services.dataset import commands, domain, store
 from sluice.dataset import v1 as dataset
 from sluice.rows import Outcome, convert
 
-#: A command that ends an upload and returns the pieces that are needed no more.
-End = Callable[[Unit, str], Awaitable[list[str]]]
+#: A command that ends an upload.
+End = Callable[[Unit, str], Awaitable[None]]
 
 log = get_log(__name__)
+LOOK_S = 1.0
 
 
 class UploadSupervisor:
@@ -37,33 +38,64 @@ class UploadSupervisor:
         self.folder = folder
 
     async def run(self) -> None:
-        """Works until cancelled; what an earlier process left half done is done again."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(mode=0o700, parents=True)
-        while True:
-            seen = self.database.changed.count
-            for upload in await self._in(dataset.UPLOAD_STATE_VALIDATING):
-                await self._check(upload)
-            for upload in await self._in(dataset.UPLOAD_STATE_OPEN):
-                if upload.expire_time.ToDatetime(UTC) < self.database.clock():
-                    with suppress(StateConflict):  # committed in the very last moment
-                        await self._end(upload.name, commands.expire_upload)
-            await self.database.changed.wait(seen, timeout_s=30.0)
+        """Works until cancelled; what an earlier process left half done is done again.
 
-    async def _in(self, state: dataset.UploadState) -> list[dataset.Upload]:
+        Of several processes on one database only one works.
+        """
+        while True:
+            try:
+                async with leading(self.database, "dataset") as leadership:
+                    await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    while True:
+                        seen = self.database.changed.count
+                        await leadership.check()
+                        await self.step()
+                        await self.database.changed.wait(seen, LOOK_S)
+            except (Fault, OSError) as error:
+                log.warning("dataset_waits", reason=_reason(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def step(self) -> None:
+        """One look at everything."""
         async with self.database.read() as session:
-            return await store.UPLOADS.find(session, state=state)
+            complete = await store.UPLOADS.find(session, state=dataset.UPLOAD_STATE_VALIDATING)
+            forgotten = await store.open_since(session, self.database.clock() - domain.UPLOAD_LIVES)
+        for upload in complete:
+            await self._guarded(upload.name, self._check(upload))
+        for upload in forgotten:
+            await self._guarded(upload.name, self._end(upload.name, commands.expire_upload))
+        async with self.database.read() as session:
+            leftovers = await store.leftovers(session)
+        for name in leftovers:
+            await self._guarded(name, self._drop_pieces(name))
+
+    async def _guarded(self, upload: str, work: Coroutine[Any, Any, None]) -> None:
+        """A fault of the machine (disk full, database away) leaves an upload for the next look."""
+        try:
+            await work
+        except (Fault, OSError) as error:
+            log.warning("upload_put_off", upload=upload, reason=_reason(error))
+            await asyncio.sleep(LOOK_S)
 
     async def _check(self, upload: dataset.Upload) -> None:
-        """Settles one upload; a fault of the machine (disk full, database away) leaves it for the next round."""
+        """Settles one upload."""
         try:
             with TemporaryDirectory(dir=self.folder) as scratch:
                 command = await self._judge(upload, Path(scratch))
-            await self._end(upload.name, command)  # nothing readable is left when others hear of it
-        except (Fault, OSError) as error:
-            reason = error.reason_name if isinstance(error, Fault) else error.strerror
-            log.warning("upload_check_put_off", upload=upload.name, reason=reason)
-            await asyncio.sleep(1.0)
+        except (Fault, OSError):
+            raise
+        except Exception as error:  # else this process would die of the same upload again and again
+            command = self._broke(upload, error)
+        await self._end(upload.name, command)  # nothing readable is left when others hear of it
+
+    def _broke(self, upload: dataset.Upload, error: Exception) -> End:
+        """Fails an upload for a fault of ours. The error's own words may hold content and are not logged."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error(
+            "upload_check_broke", upload=upload.name, cause=type(error).__name__, file=place.filename, line=place.lineno
+        )
+        return partial(commands.end_upload, judge=partial(domain.fail_broken, trace_id=current_trace_id()))
 
     async def _judge(self, upload: dataset.Upload, scratch: Path) -> End:
         """Reads and checks the rows, stores them when they are right, and returns the command that says so."""
@@ -113,6 +145,17 @@ class UploadSupervisor:
         return f"sha256:{digest.hexdigest()}"
 
     async def _end(self, upload: str, command: End) -> None:
-        """Runs the command that ends an upload, then drops its pieces."""
-        for digest in await self.database.transact(lambda unit: command(unit, upload)):
+        await self.database.transact(lambda unit: command(unit, upload))
+
+    async def _drop_pieces(self, upload: str) -> None:
+        """Deletes what an upload that is over was gathered in: first the bytes, then what is known of them."""
+        async with self.database.read() as session:
+            pieces = await store.pieces(session, upload)
+        for digest in {piece.digest for piece in pieces}:
             await self.blobs.delete(domain.staging(upload), digest)
+        failpoint("dataset_pieces_deleted")
+        await self.database.transact(lambda unit: store.drop_pieces(unit, upload))
+
+
+def _reason(error: Fault | OSError) -> str:
+    return error.reason_name if isinstance(error, Fault) else str(error.strerror)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from kit.blobs import BlobStore
-from kit.rpc.names import id_of, project_of
+from kit.rpc.names import id_of, parent_of, project_of
 from kit.store import Database, Unit, failpoint
 from services.evaluator import commands, store
 
@@ -27,9 +27,11 @@ class Answers:
         evaluation: str,
         version: str,
         *,
+        before: int = 0,
         batch_rows: int = BATCH_ROWS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``before`` is how many answers of other versions the progress counts already."""
         self.by_row: dict[int, str] = {}
         #: Why a row got no answer. Not kept: after a restart such a row is asked again.
         self.failed: dict[int, str] = {}
@@ -37,6 +39,7 @@ class Answers:
         self._blobs = blobs
         self._evaluation = evaluation
         self._version = version
+        self._before = before
         self._batch_rows = batch_rows
         self._monotonic = monotonic
         self._unwritten: dict[int, str] = {}
@@ -76,13 +79,13 @@ class Answers:
         content = json.dumps(batch, ensure_ascii=False).encode("utf-8", "surrogatepass")
         blob = await self._blobs.put(space_of(self._evaluation), once(content))
         failpoint("evaluator_before_batch")
-        number, answers = self._batches + 1, len(self.by_row) - len(self._unwritten)
+        number, answers = self._batches + 1, self._before + len(self.by_row) - len(self._unwritten)
 
         async def work(unit: Unit) -> None:
             row = store.BatchRow(
                 evaluation=self._evaluation, model_version=self._version, number=number, digest=blob.digest
             )
-            await commands.keep_batch(unit, row, f"asking {id_of(self._version)}", answers)
+            await commands.keep_batch(unit, row, f"asking {_short(self._version)}", answers)
 
         await self._database.transact(work)
         self._batches = number
@@ -101,3 +104,8 @@ async def read_whole(blobs: BlobStore, space: str, digest: str) -> bytes:
 async def once(data: bytes) -> AsyncIterator[bytes]:
     """The bytes as a stream of one piece."""
     yield data
+
+
+def _short(version: str) -> str:
+    """`bank-bot@3` of a model version."""
+    return f"{id_of(parent_of(version))}@{id_of(version)}"

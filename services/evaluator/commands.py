@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 
-from kit.rpc.names import uuid7
+from kit.rpc.names import project_of, uuid7
 from kit.store import Unit
 from kit.telemetry import current_traceparent
 from services.evaluator import domain, store
@@ -57,7 +57,14 @@ async def cancel(unit: Unit, request: evaluator.CancelEvaluationRequest) -> eval
 
 
 async def retry(unit: Unit, request: evaluator.RetryEvaluationRequest) -> evaluator.RetryEvaluationResponse:
-    """Queues a failed evaluation again."""
+    """Queues a failed evaluation again; of one that was given up it makes another, which takes its place."""
+    evaluation = await store.EVALUATIONS.get(unit.session, request.name)
+    if evaluation.state in store.GIVEN_UP:
+        name = f"{project_of(evaluation.name)}/evaluations/{uuid7()}"
+        other = domain.take_over(name, evaluation, unit.now)
+        await store.EVALUATIONS.update(unit, evaluation, request.etag)
+        await _insert(unit, other)
+        return evaluator.RetryEvaluationResponse(evaluation=other)
     evaluation = await change(unit, request.name, domain.retry, request.etag)
     return evaluator.RetryEvaluationResponse(evaluation=evaluation)
 
@@ -86,7 +93,8 @@ async def start(unit: Unit, name: str, rows: int) -> None:
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
         if evaluation.state == types.JOB_STATE_PREPARING:
             domain.enter(evaluation, types.JOB_STATE_RUNNING, now)
-        evaluation.progress.total = rows
+        if not is_over(JOB, evaluation.state):
+            evaluation.progress.total = rows
 
     await change(unit, name, act)
 
@@ -95,16 +103,17 @@ async def keep_batch(unit: Unit, batch: store.BatchRow, phase: str, answers: int
     """Counts a stored batch of answers as given."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
-        evaluation.progress.done = answers
-        evaluation.progress.phase = phase
-        evaluation.progress.time.FromDatetime(now)
+        if not is_over(JOB, evaluation.state):
+            evaluation.progress.done = answers
+            evaluation.progress.phase = phase
+            evaluation.progress.time.FromDatetime(now)
 
     unit.session.add(batch)
     await change(unit, batch.evaluation, act)
 
 
-async def succeed(unit: Unit, name: str, report: evaluator.Report) -> list[str]:
-    """Ends an evaluation with its report; returns the batches that are needed no more."""
+async def succeed(unit: Unit, name: str, report: evaluator.Report) -> None:
+    """Ends an evaluation with its report."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
         if not is_over(JOB, evaluation.state):
@@ -112,7 +121,6 @@ async def succeed(unit: Unit, name: str, report: evaluator.Report) -> list[str]:
             domain.enter(evaluation, types.JOB_STATE_SUCCEEDED, now)
 
     await change(unit, name, act)
-    return await store.drop_batches(unit, name)
 
 
 async def fail(unit: Unit, name: str, failure: types.Failure) -> None:
@@ -120,21 +128,19 @@ async def fail(unit: Unit, name: str, failure: types.Failure) -> None:
     await change(unit, name, lambda evaluation, now: domain.fail(evaluation, failure, now))
 
 
-async def stop(unit: Unit, name: str) -> list[str]:
-    """Ends an evaluation that was asked to stop; returns the batches that are needed no more."""
+async def stop(unit: Unit, name: str) -> None:
+    """Ends an evaluation that was asked to stop."""
     await change(unit, name, _if(types.JOB_STATE_CANCELLING, types.JOB_STATE_CANCELLED))
-    return await store.drop_batches(unit, name)
 
 
-async def expire(unit: Unit, name: str, limit: timedelta) -> list[str]:
-    """Gives up an evaluation that has waited longer than ``limit``; returns the batches that are needed no more."""
+async def expire(unit: Unit, name: str, limit: timedelta) -> None:
+    """Gives up an evaluation that has been queued for longer than ``limit``."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
-        if domain.waited_too_long(evaluation, limit, now):
+        if evaluation.state == types.JOB_STATE_QUEUED and domain.waited_too_long(evaluation, limit, now):
             domain.enter(evaluation, types.JOB_STATE_EXPIRED, now)
 
     await change(unit, name, act)
-    return await store.drop_batches(unit, name)
 
 
 async def change(unit: Unit, name: str, act: Act, etag: str = "") -> evaluator.Evaluation:

@@ -148,11 +148,22 @@ def retry(evaluation: evaluator.Evaluation, now: datetime) -> None:
     """Queues a failed evaluation again. Raises StateConflict for one that has not failed."""
     if evaluation.state != types.JOB_STATE_FAILED:
         raise StateConflict(
-            f"evaluation `{evaluation.name}` is {_word(evaluation.state)}; only one that is FAILED can be retried",
+            f"evaluation `{evaluation.name}` is {_word(evaluation.state)}; "
+            "only one that ended without a report can be retried",
             resource=("Evaluation", evaluation.name),
         )
     enter(evaluation, types.JOB_STATE_QUEUED, now, "retried")
     evaluation.ClearField("failure")
+
+
+def take_over(name: str, given_up: evaluator.Evaluation, now: datetime) -> evaluator.Evaluation:
+    """A new evaluation for the same version and suite; the one that was given up counts no more, if it did."""
+    other = new_evaluation(name, given_up.model_version, given_up.traceparent, now)
+    other.endpoint = given_up.endpoint
+    if given_up.HasField("suite"):
+        other.suite.CopyFrom(given_up.suite)
+    other.automatic, given_up.automatic = given_up.automatic, False
+    return other
 
 
 def fail(evaluation: evaluator.Evaluation, failure: types.Failure, now: datetime) -> None:
@@ -164,8 +175,8 @@ def fail(evaluation: evaluator.Evaluation, failure: types.Failure, now: datetime
 
 
 def waited_too_long(evaluation: evaluator.Evaluation, limit: timedelta, now: datetime) -> bool:
-    """Whether an evaluation is queued for longer than ``limit``."""
-    return evaluation.state == types.JOB_STATE_QUEUED and _last(evaluation, types.JOB_STATE_QUEUED, now) > limit
+    """Whether an evaluation waits, in the queue or for the services it asks, for longer than ``limit``."""
+    return evaluation.state in UNTOUCHED and _last(evaluation, evaluation.history[-1].state, now) > limit
 
 
 def time_limit_failure(evaluation: evaluator.Evaluation, limit: timedelta, now: datetime) -> types.Failure | None:

@@ -65,8 +65,11 @@ class Runner:
             await self.database.transact(lambda unit: commands.start(unit, evaluation.name, asked))
             with span("evaluator.parity", version=version.name):
                 parity = await self._parity(version.parity.digest, leases[0])
-            with span("evaluator.ask", rows=len(questions), versions=len(leases)):
-                given = [await self._ask(evaluation, lease, questions) for lease in leases]
+            with span("evaluator.ask", rows=len(questions), versions=len(leases)) as asking:
+                given: list[Given] = []
+                for lease in leases:
+                    given.append(await self._ask(evaluation, lease, questions, len(given) * len(questions)))
+                asking.set_attribute("rows_failed", sum(len(each.failed) for each in given))
         with span("evaluator.score", rows=len(questions)):
             other = given[1] if len(given) > 1 else incumbent
             made, rows = await asyncio.to_thread(
@@ -103,9 +106,14 @@ class Runner:
         content = await read_whole(self.blobs, project_of(lease.version), digest)
         return await compare(content, self.engine, lease.model, self.parity_tolerance)
 
-    async def _ask(self, evaluation: evaluator.Evaluation, lease: Lease, questions: Sequence[Question]) -> Given:
-        """Asks a version what it has not answered yet. Raises the fault that ended the route, or Unavailable."""
-        answers = Answers(self.database, self.blobs, evaluation.name, lease.version)
+    async def _ask(
+        self, evaluation: evaluator.Evaluation, lease: Lease, questions: Sequence[Question], before: int
+    ) -> Given:
+        """Asks a version what it has not answered yet; ``before`` answers of others count in the progress.
+
+        Raises the fault that ended the route, or Unavailable.
+        """
+        answers = Answers(self.database, self.blobs, evaluation.name, lease.version, before=before)
         await answers.load()
 
         left = iter([question for question in questions if question.row not in answers.by_row])

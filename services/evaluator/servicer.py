@@ -83,7 +83,7 @@ class EvaluationServicer(evaluator.EvaluationServiceServicer):
         digest = (await self._get(request.parent)).report.rows_digest
         if not digest:
             return evaluator.ListEvaluationRowsResponse()
-        cursor = paging.decode(request.page_token, request.parent, digest) or [0]
+        cursor = paging.decode(request.page_token, request.parent, digest, of=(int,)) or [0]
         content = await read_whole(self.blobs, project_of(request.parent), digest)
         start, size = int(cursor[0]), paging.page_size(request.page_size)
         found = list(islice(read_rows(content), start, start + size + 1))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import UniqueConstraint, and_, delete, or_
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -62,10 +63,22 @@ async def batches(session: AsyncSession, evaluation: str, model_version: str) ->
     return list((await session.exec(query.order_by(col(BatchRow.number)))).all())
 
 
-async def drop_batches(unit: Unit, evaluation: str) -> list[str]:
-    """Forgets all batches of an evaluation and returns their digests."""
-    query = select(BatchRow).where(col(BatchRow.evaluation) == evaluation)
-    dropped = list((await unit.session.exec(query)).all())
-    for batch in dropped:
-        await unit.session.delete(batch)
-    return sorted({batch.digest for batch in dropped})
+async def leftovers(session: AsyncSession, kept_since: datetime) -> dict[str, set[str]]:
+    """The digests of the batches that nobody will read again, by evaluation.
+
+    A retry reads those of one that failed; one that failed before ``kept_since`` would begin anew.
+    """
+    state = col(EvaluationTable.state)
+    forgotten = and_(state == types.JOB_STATE_FAILED, col(EvaluationTable.update_time) < kept_since)
+    query = select(BatchRow).join(EvaluationTable, col(EvaluationTable.name) == col(BatchRow.evaluation))
+    query = query.where(or_(state.in_([types.JOB_STATE_SUCCEEDED, *GIVEN_UP]), forgotten)).limit(1000)
+    found: dict[str, set[str]] = {}
+    for batch in (await session.exec(query)).all():
+        found.setdefault(batch.evaluation, set()).add(batch.digest)
+    return found
+
+
+async def drop_batches(unit: Unit, evaluation: str, digests: Collection[str]) -> None:
+    """Forgets batches of an evaluation."""
+    query = delete(BatchRow).where(col(BatchRow.evaluation) == evaluation, col(BatchRow.digest).in_(digests))
+    await unit.session.exec(query)

@@ -10,7 +10,7 @@ from functools import partial
 
 from kit.blobs import BlobStore
 from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Unavailable
-from kit.store import Database, Leadership, Unit, leading
+from kit.store import Database, Leadership, failpoint, leading
 from kit.telemetry import current_trace_id, get_log, span, with_traceparent
 from services.evaluator import commands, domain, store
 from services.evaluator.answers import space_of
@@ -58,8 +58,8 @@ class EvaluationSupervisor:
             try:
                 async with leading(self.database, "evaluator") as leadership:
                     await self._lead(leadership)
-            except Unavailable as fault:
-                log.warning("leadership_lost", reason=fault.reason_name)
+            except Fault as fault:
+                log.warning("evaluator_waits", reason=fault.reason_name, message=fault.message)
                 await asyncio.sleep(self.again_s)
 
     async def _lead(self, leadership: Leadership) -> None:
@@ -76,8 +76,6 @@ class EvaluationSupervisor:
     async def step(self) -> None:
         """One look at everything. A fault of the machine or of a peer leaves its evaluation for the next look."""
         self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
-        for evaluation in await self._in(*domain.NEW):
-            await self._guarded(evaluation, self._check)
         for evaluation in await self._in(types.JOB_STATE_CANCELLING):
             await self._guarded(evaluation, self._stop)
         for evaluation in await self._in(types.JOB_STATE_QUEUED, *domain.LIVE):
@@ -87,6 +85,10 @@ class EvaluationSupervisor:
             for evaluation in await self._in(*states):
                 if evaluation.name not in self._tasks and len(self._tasks) < self.concurrency:
                     self._tasks[evaluation.name] = asyncio.create_task(self._work(evaluation))
+        for evaluation in await self._in(*domain.NEW):
+            if isinstance(await self._guarded(evaluation, self._check), Unavailable):
+                break  # a peer is away, for the others too; those that are worked on must not wait for its time-outs
+        await self._drop_leftovers()
 
     async def _in(self, *states: int) -> list[evaluator.Evaluation]:
         async with self.database.read() as session:
@@ -94,18 +96,26 @@ class EvaluationSupervisor:
 
     async def _guarded(
         self, evaluation: evaluator.Evaluation, act: Callable[[evaluator.Evaluation], Awaitable[None]]
-    ) -> None:
+    ) -> Fault | None:
+        """The fault that stood in the way, if one did. A bug ends what it met, and no other."""
         with with_traceparent(evaluation.traceparent):
             try:
                 await act(evaluation)
             except Fault as fault:
                 log.warning("evaluation_put_off", evaluation=evaluation.name, reason=fault.reason_name)
+                return fault
+            except Exception as error:
+                await self._fail_by_bug(evaluation.name, error)
+        return None
 
     async def _check(self, evaluation: evaluator.Evaluation) -> None:
         await self.database.transact(lambda unit: commands.validate(unit, evaluation.name))
         try:
             plan = await self._plan(evaluation)
-        except FINAL as fault:
+        except Fault as fault:
+            overdue = domain.waited_too_long(evaluation, self.waiting_limit, self.database.clock())
+            if not isinstance(fault, FINAL) and not overdue:
+                raise
             await self._fail(evaluation.name, fault)
         else:
             await self.database.transact(lambda unit: commands.queue(unit, evaluation.name, plan))
@@ -116,13 +126,13 @@ class EvaluationSupervisor:
 
     async def _stop(self, evaluation: evaluator.Evaluation) -> None:
         await self._end_task(evaluation.name)
-        await self._close(evaluation.name, partial(commands.stop, name=evaluation.name))
+        await self.database.transact(partial(commands.stop, name=evaluation.name))
 
     async def _watch_time(self, evaluation: evaluator.Evaluation) -> None:
         now = self.database.clock()
         if domain.waited_too_long(evaluation, self.waiting_limit, now):
             expire = partial(commands.expire, name=evaluation.name, limit=self.waiting_limit)
-            await self._close(evaluation.name, expire)
+            await self.database.transact(expire)
         failure = domain.time_limit_failure(evaluation, self.time_limit, now)
         if failure is not None:
             await self._end_task(evaluation.name)
@@ -157,16 +167,24 @@ class EvaluationSupervisor:
             evaluation = await self._get(name)
         if evaluation.state in domain.LIVE:
             report = await self.runner.run(evaluation)
-            await self._close(name, partial(commands.succeed, name=name, report=report))
+            await self.database.transact(partial(commands.succeed, name=name, report=report))
 
     async def _get(self, name: str) -> evaluator.Evaluation:
         async with self.database.read() as session:
             return await store.EVALUATIONS.get(session, name)
 
-    async def _close(self, name: str, command: Callable[[Unit], Awaitable[list[str]]]) -> None:
-        """Runs the command that ends an evaluation for good, then drops its batches."""
-        for digest in await self.database.transact(command):
-            await self.blobs.delete(space_of(name), digest)
+    async def _drop_leftovers(self) -> None:
+        """Deletes the answers that nobody will read again: first the bytes, then what is known of them."""
+        async with self.database.read() as session:
+            found = await store.leftovers(session, self.database.clock() - self.waiting_limit)
+        try:
+            for name, digests in found.items():
+                for digest in digests:
+                    await self.blobs.delete(space_of(name), digest)
+                failpoint("evaluator_batches_deleted")
+                await self.database.transact(partial(store.drop_batches, evaluation=name, digests=digests))
+        except Fault as fault:
+            log.warning("answers_not_deleted", reason=fault.reason_name)
 
     async def _fail(self, name: str, fault: Fault) -> None:
         failure = types.Failure(reason=fault.reason, message=fault.message)  # type: ignore[arg-type]

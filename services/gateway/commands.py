@@ -42,7 +42,9 @@ async def update_endpoint(unit: Unit, wanted: gateway.Endpoint, mask: FieldMask)
     if endpoint.HasField("rollout_plan"):
         validate(endpoint.rollout_plan)
         domain.check_plan(endpoint.rollout_plan)
-    return await store.ENDPOINTS.update(unit, endpoint, wanted.etag)
+    endpoint = await store.ENDPOINTS.update(unit, endpoint, wanted.etag)
+    unit.emit(gateway.EndpointUpdated(endpoint=endpoint), endpoint.name)
+    return endpoint
 
 
 async def let_in(unit: Unit, version: str, endpoint_id: str) -> None:
@@ -60,6 +62,7 @@ async def let_in(unit: Unit, version: str, endpoint_id: str) -> None:
 
 async def create_rollout(unit: Unit, name: str, version: str, creator: str) -> gateway.Rollout:
     """Lines a version up before an endpoint that exists."""
+    domain.check_project(name, version)
     endpoint = await store.ENDPOINTS.get(unit.session, domain.endpoint_of(name))
     if standing := await _standing(unit, endpoint, version):
         raise StateConflict(f"`{version}` {standing} at `{endpoint.name}`; nothing is to be done")
@@ -167,7 +170,7 @@ async def revoke_version(unit: Unit, version: str) -> None:
             await routing.revert(unit, rollout, endpoint, REVOKED, domain.only(domain.stable_of(endpoint)))
         else:
             await routing.fail(unit, rollout, endpoint, failure)
-    for endpoint in await store.ENDPOINTS.find(unit.session, parent=project_of(version)):
+    for endpoint in await store.ENDPOINTS.find(unit.session):
         if domain.stable_of(endpoint) == version:
             await _dethrone(unit, endpoint, version)
 

@@ -89,6 +89,16 @@ def endpoint_of(rollout: str) -> str:
     return parent_of(rollout)
 
 
+def check_project(rollout: str, version: str) -> None:
+    """Raises Invalid when the version belongs to another project than the endpoint: who uses the endpoint has no
+    right to that, and who may revoke the version would not see where it serves."""
+    if project_of(rollout) != project_of(version):
+        raise Invalid(
+            f"`{version}` is not in `{project_of(rollout)}`; a version serves at endpoints of its own project",
+            violations=[("model_version", "is of another project than the endpoint")],
+        )
+
+
 def new_rollout(name: str, version: str, creator: str, traceparent: str) -> gateway.Rollout:
     """A rollout that waits for its turn."""
     return gateway.Rollout(name=name, model_version=version, state=PENDING, creator=creator, traceparent=traceparent)
@@ -161,12 +171,13 @@ def check_can_return(rollout: gateway.Rollout, endpoint: gateway.Endpoint) -> No
 # Deployments and candidate routes
 
 
-def new_deployment(version: str) -> gateway.Deployment:
+def new_deployment(version: str, traceparent: str) -> gateway.Deployment:
     """A deployment that no host has yet."""
     return gateway.Deployment(
         name=f"{project_of(version)}/deployments/{uuid7()}",
         model_version=version,
         state=gateway.DEPLOYMENT_STATE_PENDING,
+        traceparent=traceparent,
     )
 
 

@@ -13,7 +13,7 @@ import grpc
 
 from kit.rpc.errors import Fault, Unavailable, from_rpc_error
 from kit.store import Database, Unit
-from kit.telemetry import get_log, span
+from kit.telemetry import get_log, span, with_traceparent
 from services.gateway import domain, loading, store
 from services.gateway.approvals import UNDECIDED, Approvals
 from services.gateway.settings import Timing
@@ -147,7 +147,11 @@ class Loader:
         return any(domain.stable_of(endpoint) == deployment.model_version for endpoint in endpoints)
 
     async def _run(self, deployment: gateway.Deployment, load: Load) -> None:
-        """One load; how it went stands in the database afterwards."""
+        """One load in the trace of what wanted it; how it went stands in the database afterwards."""
+        with with_traceparent(deployment.traceparent):
+            await self._try(deployment, load)
+
+    async def _try(self, deployment: gateway.Deployment, load: Load) -> None:
         try:
             with span("load model", model_version=deployment.model_version):
                 await self._load(deployment)

@@ -8,6 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.rpc.errors import StateConflict
 from kit.store import Unit
+from kit.telemetry import current_traceparent
 from services.gateway import domain, store
 from sluice.gateway import v1 as gateway
 from sluice.types import v1 as types
@@ -26,8 +27,9 @@ async def want(unit: Unit, version: str) -> gateway.Deployment:
     """Sees to it that a version is loaded; one that failed is tried again."""
     deployment = await deployment_of(unit.session, version)
     if deployment is None:
-        return await store.DEPLOYMENTS.insert(unit, domain.new_deployment(version))
+        return await store.DEPLOYMENTS.insert(unit, domain.new_deployment(version, current_traceparent()))
     if deployment.state == FAILED:
+        deployment.traceparent = current_traceparent() or deployment.traceparent
         await _enter(unit, deployment, LOADING)
     return deployment
 

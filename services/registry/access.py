@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.auth import AccessSnapshot, KeyTable
+from kit.rpc.errors import Fault
 from kit.store import Database, Signal
+from kit.telemetry import get_log
 from services.registry import store
 from sluice.registry import v1 as registry
+
+log = get_log(__name__)
 
 
 class Keys:
@@ -27,7 +31,10 @@ class Keys:
         """Follows the database until cancelled. A change by another replica shows within half a second."""
         while True:
             seen = self.database.changed.count
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Fault as fault:  # a database may come and go; the keys that were read last stay
+                log.warning("keys_not_read", reason=fault.reason_name)
             await self.database.changed.wait(seen, timeout_s=0.5 if self.database.postgres else 5.0)
 
     async def refresh(self) -> None:

@@ -6,14 +6,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.auth import Principal, new_key
 from kit.rpc import masks
-from kit.rpc.errors import AlreadyExists
 from kit.rpc.interceptors.validation import validate
 from kit.rpc.names import id_of, parent_of, project_of
 from kit.store import BookmarkRow, Unit
-from kit.telemetry import current_traceparent
+from kit.telemetry import current_traceparent, span
 from services.registry import domain, store
 from services.registry.catalog import Catalog
 from services.registry.gates import decide_gate, undecided
+from services.registry.policies import find_policy
 from sluice.evaluator import v1 as evaluator
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -48,9 +48,10 @@ async def create_key(unit: Unit, parent: str, wanted: registry.ApiKey, giver: Pr
     return key, secret
 
 
-async def revoke_key(unit: Unit, name: str, etag: str) -> registry.ApiKey:
+async def revoke_key(unit: Unit, name: str, etag: str, by: Principal) -> registry.ApiKey:
     """Ends a key; one that was ended before stays as it is."""
     key = await store.keys().get(unit.session, name)
+    domain.check_may_revoke(key, by)
     if key.HasField("revoke_time"):
         return key
     key.revoke_time.FromDatetime(unit.now)
@@ -65,7 +66,7 @@ async def create_model(unit: Unit, catalog: Catalog, parent: str, wanted: regist
     await store.PROJECTS.get(unit.session, parent)
     model = domain.new_model(parent, wanted, catalog.task_types)
     if model.gate_policy:
-        await find_policy(unit, catalog, parent, model.gate_policy)
+        await find_policy(unit.session, catalog, parent, model.gate_policy)
     return await _insert_model(unit, model)
 
 
@@ -75,46 +76,19 @@ async def update_model(unit: Unit, catalog: Catalog, wanted: registry.Model, mas
     masks.apply(present, wanted, mask, ("display_name", "endpoint", "gate_policy"))
     validate(present)
     if present.gate_policy:
-        await find_policy(unit, catalog, parent_of(present.name), present.gate_policy)
+        await find_policy(unit.session, catalog, parent_of(present.name), present.gate_policy)
     return await _update_model(unit, present, wanted.etag)
-
-
-async def create_policy(
-    unit: Unit, catalog: Catalog, parent: str, policy_id: str, wanted: registry.GatePolicy
-) -> registry.GatePolicy:
-    """Creates a gate policy."""
-    await store.PROJECTS.get(unit.session, parent)
-    name = f"{parent}/gatePolicies/{policy_id}"
-    if policy_id in catalog.policies:
-        raise AlreadyExists(f"`{policy_id}` is built in; choose another id", resource=("GatePolicy", name))
-    created = registry.GatePolicy()
-    created.CopyFrom(wanted)
-    created.name = name
-    created = await store.POLICIES.insert(unit, created)
-    unit.emit(registry.GatePolicyCreated(gate_policy=name), name)
-    return created
-
-
-async def find_policy(unit: Unit, catalog: Catalog, parent: str, policy_id: str) -> registry.GatePolicy:
-    """A policy of the project or a built-in one. Raises NotFound."""
-    built_in = catalog.policy(parent, policy_id)
-    if built_in:
-        return built_in
-    name = f"{parent}/gatePolicies/{policy_id}"
-    found = await store.POLICIES.find(unit.session, name=name)
-    if not found:
-        raise domain.unknown_policy(name)
-    return found[0]
 
 
 async def register_training(unit: Unit, catalog: Catalog, event: trainer.TrainingJobSucceeded) -> None:
     """Makes the one version that a finished training job leads to."""
     if await store.VERSIONS.find(unit.session, training_job=event.training_job):
         return
-    wanted = domain.model_of_job(event)
+    task_type = catalog.task_type(event.spec.task_type)
+    wanted = domain.model_of_job(event, task_type)
     found = await store.MODELS.find(unit.session, name=wanted.name)
     model = found[0] if found else await _insert_model(unit, wanted)
-    version = domain.next_version(model, catalog.task_type(event.spec.task_type), event.spec.gate_policy)
+    version = domain.next_version(model, task_type, event.spec.gate_policy)
     domain.describe_training(version, event)
     await _insert_version(unit, model, version)
 
@@ -141,8 +115,10 @@ async def judge(unit: Unit, catalog: Catalog, event: evaluator.EvaluationComplet
     version = await store.VERSIONS.get(unit.session, event.model_version)
     if not event.automatic or version.state not in domain.OPEN_TO_THE_GATE:
         return
-    policy = await find_policy(unit, catalog, project_of(version.name), version.gate_policy)
-    decision = decide_gate(policy, event.report, event.incumbent, comparable=version.HasField("parity"))
+    policy = await find_policy(unit.session, catalog, project_of(version.name), version.gate_policy)
+    with span("gate", model_version=version.name, policy=policy.name) as gate:
+        decision = decide_gate(policy, event.report, event.incumbent, comparable=version.HasField("parity"))
+        gate.set_attribute("verdict", registry.Verdict.Name(decision.verdict))
     decision.evaluation = event.evaluation
     await _decide(unit, version, decision)
 
@@ -152,11 +128,11 @@ async def leave_undecided(unit: Unit, catalog: Catalog, event: evaluator.Evaluat
     version = await store.VERSIONS.get(unit.session, event.model_version)
     if not event.automatic or version.state not in domain.OPEN_TO_THE_GATE:
         return
-    policy = await find_policy(unit, catalog, project_of(version.name), version.gate_policy)
-    why = event.failure.message or "it was cancelled"
-    fix = "a person may waive it"
-    if event.state == types.JOB_STATE_FAILED:
-        fix = f"`sluice eval retry {id_of(event.evaluation)}` runs it again"
+    if version.gate_decision.results:  # a report was judged meanwhile: the event of an earlier failure comes late
+        return
+    policy = await find_policy(unit.session, catalog, project_of(version.name), version.gate_policy)
+    why = event.failure.message or domain.GIVEN_UP.get(event.state, "it ended")
+    fix = f"`sluice eval retry {id_of(event.evaluation)}` runs it again"
     decision = undecided(policy, f"the evaluation gave no report: {why}; {fix}")
     decision.evaluation = event.evaluation
     await _decide(unit, version, decision)

@@ -18,6 +18,11 @@ ALL_PROJECTS = "projects/-"
 STABLE = "stable"
 REFUSED = (registry.MODEL_VERSION_STATE_REJECTED, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
 OPEN_TO_THE_GATE = (registry.MODEL_VERSION_STATE_PENDING, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
+#: Why an evaluation that met no fault gave no report.
+GIVEN_UP: dict[int, str] = {
+    types.JOB_STATE_CANCELLED: "it was cancelled",
+    types.JOB_STATE_EXPIRED: "it waited too long",
+}
 
 
 def new_project(wanted: registry.Project) -> registry.Project:
@@ -47,6 +52,24 @@ def new_key(parent: str, wanted: registry.ApiKey, prefix: str, giver: Principal,
     return key
 
 
+def check_import(header: registry.ImportHeader) -> None:
+    """Raises Invalid when the base or the rows are not in the project of the model."""
+    for field, name in (("base_model_version", header.base_model_version), ("dataset_version", header.dataset_version)):
+        if name and project_of(name) != project_of(header.parent):
+            raise Invalid(
+                f"header.{field} is not in `{project_of(header.parent)}`; name one of the same project",
+                violations=[(f"header.{field}", "is of another project than the model")],
+            )
+
+
+def check_may_revoke(key: registry.ApiKey, by: Principal) -> None:
+    """Raises Denied when the key has roles in projects that the caller does not administrate."""
+    for binding in key.role_bindings:
+        if not by.has_role(binding.project, [types.ROLE_ADMIN]):
+            where = "all projects" if binding.project == ALL_PROJECTS else f"`{binding.project}`"
+            raise Denied(f"`{key.name}` has a role in {where}; only an administrator there can revoke it")
+
+
 def new_model(parent: str, wanted: registry.Model, task_types: Collection[str]) -> registry.Model:
     """A model without versions. Raises NotFound for an unknown task type."""
     if wanted.task_type not in task_types:
@@ -65,21 +88,22 @@ def new_model(parent: str, wanted: registry.Model, task_types: Collection[str]) 
     )
 
 
-def model_of_job(event: trainer.TrainingJobSucceeded) -> registry.Model:
+def model_of_job(event: trainer.TrainingJobSucceeded, task_type: registry.TaskType) -> registry.Model:
     """The model that a job's result becomes a version of, for when it does not exist yet."""
+    chosen = event.spec.gate_policy  # the trainer writes the one of the task type where the job named none
     return registry.Model(
         name=f"{project_of(event.training_job)}/models/{event.spec.model}",
         display_name=event.spec.model,
         task_type=event.spec.task_type,
         endpoint=event.spec.endpoint or event.spec.model,
-        gate_policy=event.spec.gate_policy,
+        gate_policy="" if chosen == task_type.gate_policy else chosen,
     )
 
 
 def next_version(model: registry.Model, task_type: registry.TaskType, policy: str = "") -> registry.ModelVersion:
     """A pending version, the next of its model; counts it in the model.
 
-    The gate policy is ``policy``, else the model's, else the task type's.
+    The gate policy is the model's, which a job cannot put aside, else ``policy``, else the task type's.
     """
     model.latest_version += 1
     return registry.ModelVersion(
@@ -88,7 +112,7 @@ def next_version(model: registry.Model, task_type: registry.TaskType, policy: st
         state=registry.MODEL_VERSION_STATE_PENDING,
         task_type=model.task_type,
         endpoint=model.endpoint or id_of(model.name),
-        gate_policy=policy or model.gate_policy or task_type.gate_policy,
+        gate_policy=model.gate_policy or policy or task_type.gate_policy,
         interface=task_type.interface,
     )
 
@@ -141,7 +165,8 @@ def apply_decision(version: registry.ModelVersion, decision: registry.GateDecisi
 def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, now: datetime) -> None:
     """One person's yes. Raises Denied for the author, Invalid for a waiver without reason, StateConflict.
 
-    A waiver lets through what the gate refused; it never stands in for a second person, nor for the gate itself.
+    A waiver lets through what the gate refused; it never stands in for the second person that the policy wants, nor
+    for the gate itself.
     """
     if by == version.lineage.creator:
         raise Denied(f"`{by}` made `{version.name}` and cannot approve it; another approver can")
@@ -155,8 +180,10 @@ def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, 
     if waiver or not has_approved(version, by):
         version.approvals.append(registry.Approval(principal=by, reason=reason, waiver=waiver))
         version.approvals[-1].time.FromDatetime(now)
-    if waiver or enough_approvals(version):
+    if enough_approvals(version):
         enter(version, registry.MODEL_VERSION_STATE_APPROVED)
+    elif waiver:
+        enter(version, registry.MODEL_VERSION_STATE_AWAITING_APPROVAL)
 
 
 def has_approved(version: registry.ModelVersion, by: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import struct
@@ -15,7 +16,7 @@ from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 
-HEADER_LIMIT = 100 * 1024 * 1024
+HEADER_LIMIT = 32 * 1024 * 1024
 
 
 async def receive(
@@ -42,7 +43,7 @@ async def receive(
                 out.write(data)
         if f"sha256:{digest.hexdigest()}" != file.digest:
             raise _mismatch(f"`{file.path}` does not have the digest that was announced")
-        check_weights(target, file.path)
+        await asyncio.to_thread(check_weights, target, file.path)
     if not await chunks.is_over():
         raise _mismatch("more bytes came than the header announced")
     return await store_artifact(blobs, project_of(header.parent), folder, header.artifact.kind)
@@ -61,7 +62,7 @@ def check_weights(path: Path, name: str) -> None:
             header = json.loads(file.read(length))
             ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
             described = max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             raise _rejected(name) from None
     if described != size - 8 - length:
         raise _rejected(name)

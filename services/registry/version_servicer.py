@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from kit.blobs import BlobStore
 from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid
 from kit.store import Database, Unit, watch
-from services.registry import commands, store
+from services.registry import commands, domain, store
 from services.registry.catalog import Catalog
 from services.registry.imports import receive
 from sluice.registry import v1 as registry
@@ -23,7 +24,9 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
     """Model versions by name."""
 
     def __init__(self, database: Database, catalog: Catalog, blobs: BlobStore, folder: Path) -> None:
-        """``folder`` holds imported files while they are checked, and nothing else."""
+        """``folder`` holds imported files while they are checked, and nothing else; what is there now was left by a
+        process that was killed."""
+        shutil.rmtree(folder, ignore_errors=True)
         self.database = database
         self.catalog = catalog
         self.blobs = blobs
@@ -88,6 +91,7 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
         async for request in requests:
             if request.WhichOneof("part") != "header":
                 break
+            domain.check_import(request.header)
             async with self.database.read() as session:
                 await store.MODELS.get(session, request.header.parent)
                 if base := request.header.base_model_version:

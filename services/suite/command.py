@@ -62,6 +62,8 @@ def main(
         sys.exit({"up": up, "down": down, "status": status}[options.command](home, options))
     except (SuiteError, Fault) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: `{error.filename or home.path}`: {error.strerror}; free disk space or correct its rights")
 
 
 def up(home: Home, options: argparse.Namespace) -> int:
@@ -86,6 +88,7 @@ def _run(home: Home, state: State, processes: Sequence[Spec], announce: Callable
         state.processes = dict(pids)
         home.write_state(asdict(state))
 
+    os.umask(0o077)  # what libraries and children write is the owner's alone, also in a copy of the home
     state.pid = os.getpid()
     keep({})
     supervisor = Supervisor(processes, keep)

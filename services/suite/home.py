@@ -165,7 +165,7 @@ class Home:
             return "", marker.read_text()
         secret, sha256, _ = new_key()
         remember(address, Credentials(api_key=secret, project="default", http=http), self.environ)
-        marker.write_text(sha256.hex())
+        _replace(marker, sha256.hex())  # a marker without its hash would lock everybody out
         return secret, sha256.hex()
 
     def keep_credentials(self, address: str, http: str) -> None:

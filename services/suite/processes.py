@@ -85,9 +85,10 @@ class Supervisor:
     """Keeps every spec running until told to stop; a process that dies is started again, ever more slowly."""
 
     def __init__(self, specs: Sequence[Spec], changed: Callable[[Mapping[str, int]], None]) -> None:
-        """``changed`` is told the process ids by name after every start."""
+        """``changed`` is told the process ids by name after every start, and again when it raised OSError."""
         self._specs = specs
         self._changed = changed
+        self._untold = False
         self._running: dict[str, Running] = {}
         self._due: dict[str, tuple[float, Running]] = {}
         self._stopping = False
@@ -96,7 +97,17 @@ class Supervisor:
     def start(self, spec: Spec, pause_s: float = FIRST_PAUSE_S) -> None:
         """Starts one process and keeps it running from now on."""
         self._running[spec.name] = Running(spec, spawn(spec), time.monotonic(), pause_s)
-        self._changed({name: process.pid for name, process in self._running.items()})
+        self._tell()
+
+    def _tell(self) -> None:
+        """A full disk ends nothing that runs."""
+        try:
+            self._changed({name: process.pid for name, process in self._running.items()})
+            self._untold = False
+        except OSError as error:
+            if not self._untold:
+                print(f"the process ids cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+            self._untold = True
 
     def start_all(self) -> None:
         """Starts every process that does not run yet."""
@@ -116,6 +127,8 @@ class Supervisor:
         while not self._stopping:
             self._reap()
             self._restart_due()
+            if self._untold:
+                self._tell()
             self._rotate_logs()
             time.sleep(0.2)
         self.stop_all()
@@ -143,8 +156,13 @@ class Supervisor:
     def _restart_due(self) -> None:
         for name, (when, process) in list(self._due.items()):
             if time.monotonic() >= when:
-                del self._due[name]
-                self.start(process.spec, process.pause_s)
+                try:
+                    self.start(process.spec, process.pause_s)
+                except OSError as error:  # no memory, or too many processes
+                    print(f"`{name}` cannot be started now: {error.strerror}", file=sys.stderr)  # noqa: T201
+                    self._due[name] = (time.monotonic() + LONGEST_PAUSE_S, process)
+                else:
+                    del self._due[name]
 
     @staticmethod
     def _has_ended(process: Running) -> bool:

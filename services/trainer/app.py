@@ -31,6 +31,7 @@ async def application(
             dataset.DatasetVersionServiceStub(runtime.channel("dataset")),
             registry.ModelVersionServiceStub(runtime.channel("registry")),
             registry.TaskTypeServiceStub(runtime.channel("registry")),
+            registry.GatePolicyServiceStub(runtime.channel("registry")),
         )
         supervisor = Supervisor(
             database,

@@ -12,6 +12,7 @@ from kit.rpc.names import uuid7
 from kit.store import Unit
 from kit.telemetry import current_traceparent, with_traceparent
 from services.trainer import domain, store
+from services.trainer.spec import check_project
 from sluice.lifecycle import JOB, is_over
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -23,6 +24,7 @@ async def create(
     unit: Unit, request: trainer.CreateTrainingJobRequest, spec: trainer.TrainingJobSpec
 ) -> trainer.CreateTrainingJobResponse:
     """Submits a job of a spec that was checked."""
+    check_project(request.parent, spec)
     job = domain.new_job(
         f"{request.parent}/trainingJobs/{uuid7()}",
         request.training_job.display_name,
@@ -102,16 +104,13 @@ async def claim(unit: Unit, host: str, max_jobs: int) -> bool:
 
     A job whose last attempt is not cleared away yet waits on: two attempts never run side by side.
     """
-    if sum([await store.JOBS.count(unit.session, state=state) for state in domain.LIVE]) >= max_jobs:
+    job = await store.next_queued(unit.session)
+    if job is None or await store.JOBS.count(unit.session, state=domain.LIVE) >= max_jobs:
         return False
-    occupied = await store.occupied(unit.session)
-    for job in await store.JOBS.find(unit.session, state=types.JOB_STATE_QUEUED):
-        if job.name not in occupied:
-            with with_traceparent(job.traceparent):
-                await change(unit, job.name, lambda job, now: domain.claim(job, host, now))
-            await store.place(unit, job.name, domain.current_epoch(job) + 1)
-            return True
-    return False
+    with with_traceparent(job.traceparent):
+        await change(unit, job.name, lambda job, now: domain.claim(job, host, now))
+    await store.place(unit, job.name, domain.current_epoch(job) + 1)
+    return True
 
 
 async def lose(unit: Unit, name: str, epoch: int, note: str) -> None:

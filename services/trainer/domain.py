@@ -16,6 +16,7 @@ DEFAULT_TIME_LIMIT = timedelta(days=7)
 LIVE = frozenset(
     {types.JOB_STATE_PREPARING, types.JOB_STATE_RUNNING, types.JOB_STATE_PAUSING, types.JOB_STATE_CANCELLING}
 )
+NEW = frozenset({types.JOB_STATE_CREATED, types.JOB_STATE_VALIDATING})
 WAITING = frozenset({types.JOB_STATE_QUEUED, types.JOB_STATE_PAUSED})
 COMMANDS = {
     types.JOB_STATE_PAUSING: trainer.ATTEMPT_COMMAND_PAUSE,
@@ -49,8 +50,9 @@ def new_job(
 def enter(job: trainer.TrainingJob, state: types.JobState, now: datetime, note: str = "") -> None:
     """Moves the job on. Raises StateConflict (ILLEGAL_TRANSITION) where the life cycle has no such step."""
     if not can(JOB, job.state, state):
+        over = "; it is over, and nothing is to be done" if is_over(JOB, job.state) else ""
         raise StateConflict(
-            f"training job `{job.name}` is {_word(job.state)}, from which it cannot become {_word(state)}",
+            f"training job `{job.name}` is {_word(job.state)}, from which it cannot become {_word(state)}{over}",
             resource=("TrainingJob", job.name),
         )
     _record(job, state, now, note)
@@ -230,10 +232,20 @@ def time_limit_failure(job: trainer.TrainingJob, now: datetime) -> types.Failure
 
 
 def waited_too_long(job: trainer.TrainingJob, limit: timedelta, now: datetime) -> bool:
-    """Whether a job that waits has done so longer than ``limit``."""
-    return job.state in WAITING and now - job.history[-1].time.ToDatetime(now.tzinfo) > limit
+    """Whether a job that waits, for a worker or for the services it asks, has done so longer than ``limit``."""
+    return job.state in WAITING | NEW and _unchanged(job, now) > limit
 
 
-def is_over_for_good(job: trainer.TrainingJob) -> bool:
-    """Whether no attempt can follow; a failed job may be retried, from its checkpoint."""
-    return is_over(JOB, job.state) and job.state != types.JOB_STATE_FAILED
+def is_over_for_good(job: trainer.TrainingJob, limit: timedelta, now: datetime) -> bool:
+    """Whether no attempt will need what the last one left.
+
+    A failed job may be retried from its checkpoint, for as long as it could have waited; later from the start.
+    """
+    if job.state == types.JOB_STATE_FAILED:
+        return _unchanged(job, now) > limit
+    return is_over(JOB, job.state)
+
+
+def _unchanged(job: trainer.TrainingJob, now: datetime) -> timedelta:
+    """How long the job has been in its state."""
+    return now - job.history[-1].time.ToDatetime(now.tzinfo)

@@ -8,7 +8,8 @@ from typing import TypeVar
 import grpc
 
 from kit.rpc.errors import Invalid, StateConflict, from_rpc_error
-from services.trainer.spec import with_defaults
+from kit.rpc.names import project_of
+from services.trainer.spec import check_shape, with_defaults
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
@@ -29,10 +30,12 @@ class Inputs:
         datasets: dataset.DatasetVersionServiceAsyncStub,
         models: registry.ModelVersionServiceAsyncStub,
         task_types: registry.TaskTypeServiceAsyncStub,
+        policies: registry.GatePolicyServiceAsyncStub,
     ) -> None:
         self._datasets = datasets
         self._models = models
         self._task_types = task_types
+        self._policies = policies
 
     async def resolve(self, spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
         """The spec with numbers for `latest` and aliases and with defaults filled in; again gives the same.
@@ -43,11 +46,15 @@ class Inputs:
         found = trainer.TrainingJobSpec()
         found.CopyFrom(spec)
         task_type = await self._task_type(spec)
+        if spec.gate_policy:
+            await self._check_policy(spec)
         found.dataset_version = await self._dataset_version(spec)
         if spec.base_model_version:
             found.base_model_version = await self._base(spec.base_model_version)
         elif spec.WhichOneof("recipe") != "pretrain":
             raise _invalid("base_model_version", "is empty; name the model version to start from")
+        elif spec.pretrain.HasField("shape"):
+            check_shape(spec.pretrain.shape)
         return with_defaults(found, task_type.gate_policy)
 
     async def _task_type(self, spec: trainer.TrainingJobSpec) -> registry.TaskType:
@@ -60,6 +67,12 @@ class Inputs:
                 reason=errors.ERROR_REASON_TASK_TYPE_MISMATCH,
             )
         return answer.task_type
+
+    async def _check_policy(self, spec: trainer.TrainingJobSpec) -> None:
+        """Its own version would wait for ever at a gate that does not exist."""
+        name = f"{project_of(spec.dataset_version)}/gatePolicies/{spec.gate_policy}"
+        request = registry.GetGatePolicyRequest(name=name)
+        await _asked("the registry", self._policies.GetGatePolicy(request, timeout=PEER_TIMEOUT_S))
 
     async def _dataset_version(self, spec: trainer.TrainingJobSpec) -> str:
         request = dataset.GetDatasetVersionRequest(name=spec.dataset_version)

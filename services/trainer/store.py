@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, update
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -53,15 +54,38 @@ IDLE = (types.JOB_STATE_QUEUED, types.JOB_STATE_PAUSED, types.JOB_STATE_FAILED)
 JOBS = Resources(JobRow, trainer.TrainingJob, columns=_columns, enums={"state": types.JobState})
 
 
-async def occupied(session: AsyncSession) -> set[str]:
-    """The jobs of which a backend still holds an agent."""
-    return set(await session.exec(select(PlacementRow.job).where(col(PlacementRow.handle) != "")))
+#: Jobs that one look takes up; the others are taken up by the next.
+AT_A_TIME = 100
 
 
-async def busy_placements(session: AsyncSession) -> list[tuple[PlacementRow, trainer.TrainingJob]]:
-    """Placements that something is to be done about, with their jobs: all but those of jobs that wait or failed."""
+async def oldest(
+    session: AsyncSession, states: Collection[int], unchanged_since: datetime | None = None
+) -> list[trainer.TrainingJob]:
+    """The oldest jobs in these states, at most 100; with a time only those that were not changed since."""
+    conditions: list[ColumnElement[bool]] = [col(JobRow.state).in_(states)]
+    if unchanged_since is not None:
+        conditions.append(col(JobRow.update_time) < unchanged_since)
+    return (await JOBS.page(session, page_size=AT_A_TIME, where=conditions))[0]
+
+
+async def next_queued(session: AsyncSession) -> trainer.TrainingJob | None:
+    """The oldest job that waits for a worker and of which no backend still holds an agent."""
+    held = select(PlacementRow.job).where(col(PlacementRow.handle) != "")
+    waits = [col(JobRow.state) == types.JOB_STATE_QUEUED, col(JobRow.name).not_in(held)]
+    found, _ = await JOBS.page(session, page_size=1, where=waits)
+    return found[0] if found else None
+
+
+async def busy_placements(
+    session: AsyncSession, kept_since: datetime
+) -> list[tuple[PlacementRow, trainer.TrainingJob]]:
+    """Placements that something is to be done about, with their jobs.
+
+    Nothing is to be done about those of jobs that wait or failed, but for one that failed before ``kept_since``.
+    """
     query = select(PlacementRow).join(JobRow, col(JobRow.name) == col(PlacementRow.job))
-    query = query.where(or_(col(PlacementRow.handle) != "", col(JobRow.state).not_in(IDLE)))
+    forgotten = and_(col(JobRow.state) == types.JOB_STATE_FAILED, col(JobRow.update_time) < kept_since)
+    query = query.where(or_(col(PlacementRow.handle) != "", col(JobRow.state).not_in(IDLE), forgotten))
     found = (await session.exec(query.order_by(col(PlacementRow.job)))).all()
     return [(placement, await JOBS.get(session, placement.job)) for placement in found]
 

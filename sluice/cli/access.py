@@ -22,10 +22,13 @@ def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for, such as ci or web-shop.")],
     role: Annotated[list[str], typer.Option(help=f"{ROLES}; repeatable.", show_default=False)],
     expires: Annotated[str, typer.Option(help="When it stops working, such as 30d; without it, never.")] = "",
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="The roles hold in all projects; event logs and dead letters ask that.")
+    ] = False,
 ) -> None:
     """Make a key for the project. Its secret is shown here and never again."""
     expire_time = datetime.now(UTC) + timedelta(seconds=words.seconds(expires)) if expires else None
-    answer = session.client.keys.create(name, role, expire_time)
+    answer = session.client.keys.create(name, role, expire_time, everywhere=everywhere)
     fields = {
         "key": words.brief(answer.api_key.name),
         "roles": _roles(answer.api_key),

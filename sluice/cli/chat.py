@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, screen
+from sluice.cli import exits, screen, words
 from sluice.cli.options import Session, command
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Conversation:
             screen.emit({"endpoint": self._model, "version": version, "answer": answer})
         else:
             print()
-            screen.hint(self._session, f"answered by {version or 'an unnamed version'}")
+            screen.hint(self._session, f"answered by {words.brief(version) or 'an unnamed version'}")
         return exits.OK
 
     def _stream(self) -> tuple[str, str]:
@@ -109,7 +109,7 @@ class Conversation:
             piece = (chunk.choices[0].delta.content or "") if chunk.choices else ""
             pieces.append(piece)
             if not self._session.json:
-                print(piece, end="", flush=True)
+                print(screen.plain(piece), end="", flush=True)
         return "".join(pieces), raw.headers.get("x-sluice-version", "")
 
 
@@ -132,5 +132,6 @@ def _message(error: openai.APIStatusError) -> str:
 
 
 def _code(status: int) -> int:
-    codes = {400: exits.INVALID, 401: exits.DENIED, 403: exits.DENIED, 404: exits.NOT_FOUND, 409: exits.CONFLICT}
+    codes = {400: exits.INVALID, 413: exits.INVALID, 401: exits.DENIED, 403: exits.DENIED}
+    codes |= {404: exits.NOT_FOUND, 409: exits.CONFLICT}
     return codes.get(status, exits.UNAVAILABLE if status in (429, 503, 504) else exits.FAILED)

@@ -148,15 +148,15 @@ def training(context: Context) -> list[Finding]:
 
 def ports(context: Context) -> list[Finding]:
     """Ports that are free, or held by the suite itself."""
-    findings = []
-    for name, port, flag in (
-        ("gRPC port", context.ports[0], "--grpc-port"),
-        ("HTTP port", context.ports[1], "--http-port"),
+    findings, own = [], _ports_of_suite(context)
+    for name, program, port, flag in (
+        ("gRPC port", "gateway", context.ports[0], "--grpc-port"),
+        ("HTTP port", "http", context.ports[1], "--http-port"),
     ):
-        if _is_free(port):
+        if program in own:
+            findings.append(Finding("ok", name, f"{own[program]} is the suite's"))
+        elif _is_free(port):
             findings.append(Finding("ok", name, f"{port} is free"))
-        elif _suite_holds(context, port):
-            findings.append(Finding("ok", name, f"{port} is the suite's"))
         else:
             repair = f"stop what listens there, or `sluice up {flag} …`"
             findings.append(Finding("wrong", name, f"{port} is taken by another program", repair))
@@ -204,11 +204,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _suite_holds(context: Context, port: int) -> bool:
+def _ports_of_suite(context: Context) -> dict[str, int]:
+    """The port of each process of the suite that runs in the home; empty while none does."""
     import json
 
-    try:
-        state = json.loads((context.home / "run" / "suite.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(state.get("pid")) and port in state.get("ports", {}).values()
+    from sluice.local_suite import local_address
+
+    if not local_address(context.home):
+        return {}
+    return dict(json.loads((context.home / "run" / "suite.json").read_text("utf-8")).get("ports", {}))

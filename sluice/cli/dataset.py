@@ -41,7 +41,7 @@ def upload(
     """Upload a file as the next version of a dataset.
 
     The same file again gives the version it made before; an upload that broke off goes on where it stopped.
-    Rows that break the rules of the task type are shown with row, field and repair, and nothing is made.
+    Rows that break the rules of the task type are shown with row, field and repair, and no version is made.
     """
     from sluice.client import RowsRefused
 
@@ -142,6 +142,8 @@ def validate(
         for violation in outcome.violations:
             screen.emit(vars(violation))
     if outcome.accepted:
+        if session.json:
+            screen.emit({"row_count": outcome.row_count, "split_rows": dict(outcome.split_rows)})
         splits = ", ".join(f"{count} {split}" for split, count in outcome.split_rows.items())
         screen.hint(session, f"{outcome.row_count} rows are right for {task_type} ({splits})")
         return exits.OK

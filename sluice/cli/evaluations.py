@@ -1,4 +1,4 @@
-"""`sluice eval`: list, show, watch, retry, rows."""
+"""`sluice eval`: list, show, create, watch, retry, rows."""
 
 from __future__ import annotations
 
@@ -72,32 +72,69 @@ def show(session: Session, evaluation: Evaluation) -> None:
     screen.fields(session, found, fields, *more)
 
 
+@command(app, "create")
+def create(
+    session: Session,
+    version: Annotated[str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3.")],
+    dataset: Annotated[
+        str, typer.Option(metavar="DATASET@N", help="The rows to ask; without it, those the version came with.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it is over, as `eval watch` does.")] = False,
+) -> int:
+    """Evaluate a version by hand; the same version and rows again give the evaluation that is there.
+
+    No gate reads it: that is for the evaluation that every version gets by itself.
+    """
+    from sluice.client.evaluations import is_over
+
+    found = session.client.evaluations.create(version, dataset=dataset)
+    if wait:
+        return _follow(session, found.name)
+    _show_change(session, found)
+    what = "show" if is_over(found) else "watch"
+    screen.hint(session, f"`sluice eval {what} {words.brief(found.name)}` tells what it gives")
+    return exits.OK
+
+
 @command(app, "watch")
 def watch(session: Session, evaluation: Evaluation) -> int:
     """Follow an evaluation until it is over; exit 0 when it succeeded, 1 when not."""
+    return _follow(session, evaluation)
+
+
+def _follow(session: Session, evaluation: str) -> int:
     from sluice.types import v1 as types
 
-    pace = live.Pace()
-    last = live.follow(
-        session,
-        session.client.evaluations.watch(evaluation),
-        view=lambda item: _view(item, pace),
-        line=_line,
-        left=f"the evaluation goes on; `sluice eval watch {evaluation}` comes back to it",
-    )
+    last = follow(session, evaluation)
     if last.state == types.JOB_STATE_SUCCEEDED:
         return exits.OK
     exits.complain(last.failure.message or f"the evaluation ended as {words.job_state(last.state)}")
     return exits.FAILED
 
 
+def follow(session: Session, evaluation: str) -> evaluator.Evaluation:
+    """Shows an evaluation until it is over, and returns it."""
+    pace = live.Pace()
+    return live.follow(
+        session,
+        session.client.evaluations.watch(evaluation),
+        view=lambda item: _view(item, pace),
+        line=_line,
+        left=f"the evaluation goes on; `sluice eval watch {words.brief(evaluation)}` comes back to it",
+    )
+
+
 @command(app, "retry")
 def retry(session: Session, evaluation: Evaluation) -> None:
-    """Run a failed evaluation again; the gate reads the new report of a version's own."""
-    found = session.client.evaluations.retry(evaluation)
+    """Run an evaluation again that gave no report; the gate reads the new report of a version's own."""
+    _show_change(session, session.client.evaluations.retry(evaluation))
+
+
+def _show_change(session: Session, found: evaluator.Evaluation) -> None:
     fields = {
         "evaluation": words.brief(found.name),
         "version": words.brief(found.model_version),
+        "dataset": words.brief(found.suite.dataset_version),
         "state": words.job_state(found.state),
     }
     screen.fields(session, found, fields)

@@ -1,4 +1,4 @@
-"""`sluice events`: what happened, and what happens."""
+"""`sluice events`: what happened and who did it, what happens, and what could not be handled."""
 
 from __future__ import annotations
 
@@ -51,6 +51,45 @@ def list_(
         screen.hint(session, f"no events in the last {since}; --since 7d looks further back")
 
 
+@command(app, "dead")
+def dead(session: Session, service: Service = None) -> None:
+    """List the events that a service could not handle, with the reason and without what they held."""
+    found = session.client.events(*(service or [])).dead_letters()
+    screen.listing(session, found, LETTERS, "no dead letters; every event was handled")
+    if found:
+        screen.hint(session, "repair the cause, then `sluice events replay ID`, or --all")
+
+
+@command(app, "replay")
+def replay(
+    session: Session,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]…", help="As `events dead` lists them, or how they begin.")
+    ] = None,
+    service: Service = None,
+    every: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+) -> None:
+    """Have dead letters handled again once the cause is repaired; one that was handled has no second effect."""
+    from kit.rpc.errors import Invalid
+
+    if every == bool(ids):
+        raise Invalid("say which dead letters: the ids that `sluice events dead` lists, or --all")
+    sent = session.client.events(*(service or [])).replay(*(ids or []))
+    screen.listing(session, sent, LETTERS, "nothing to replay; there are no dead letters that can be sent again")
+    if sent:
+        screen.hint(session, f"{len(sent)} sent again; what fails again is back in `sluice events dead`")
+
+
+LETTERS: screen.Columns = {
+    "ID": lambda each: each.id,
+    "SERVICE": lambda each: each.service,
+    "EVENT": lambda each: each.type.removeprefix("sluice.").replace(".v1.", " "),
+    "WHY": lambda each: each.reason,
+    "SIZE": lambda each: words.size(each.size_bytes) + ("" if each.replayable else ", not kept"),
+    "SINCE": lambda each: words.when(each.bury_time),
+}
+
+
 def _print(session: Session, event: events.Event) -> None:
     if session.json:
         screen.emit(event)
@@ -58,15 +97,14 @@ def _print(session: Session, event: events.Event) -> None:
     from rich.text import Text
 
     service, what = event.source, ".".join(event.type.split(".")[3:])
-    detail = _detail(event)
+    detail = screen.plain(_detail(event))
     style = _style(what, detail)
-    screen.out().print(
-        Text.assemble(
-            (f"{words.clock(event.time)}  ", "dim"), f"{service:<10}", (f"{what:<26}", style),
-            f"{words.brief(event.subject):<24}", (detail, "dim"),
-        ),
-        soft_wrap=True,
+    line = Text.assemble(
+        (f"{words.clock(event.time)}  ", "dim"), f"{service:<10}", (f"{what:<26}", style),
+        f"{words.brief(event.subject):<24}", f"{words.brief(event.principal):<12}  ", (detail, "dim"),
     )  # fmt: skip
+    line.rstrip()
+    screen.out().print(line, soft_wrap=True)
 
 
 def _detail(event: events.Event) -> str:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sluice.cli import screen
+
 if TYPE_CHECKING:
     from kit.rpc.errors import Fault
 
@@ -33,6 +35,19 @@ INTERRUPTED = 130
 INCONCLUSIVE = 2
 
 MAX_LINES = 8
+#: What shows the resources of a kind.
+LISTINGS = {
+    "Dataset": "sluice dataset list",
+    "DatasetVersion": "sluice dataset list",
+    "Model": "sluice models list",
+    "ModelVersion": "sluice models versions",
+    "TrainingJob": "sluice jobs list",
+    "Evaluation": "sluice eval list",
+    "Endpoint": "sluice endpoints list",
+    "Rollout": "sluice rollouts list",
+    "ApiKey": "sluice keys list",
+    "Project": "sluice projects list",
+}
 
 
 def code_of(fault: Fault) -> int:
@@ -93,6 +108,9 @@ def sentence(fault: Fault) -> str:
     said = fault.message
     if isinstance(fault, kinds.Unavailable) and "does not answer" in said:
         said += "; `sluice up` starts one here, `sluice doctor` looks for the cause"
+    if isinstance(fault, kinds.NotFound) and fault.resource and said.endswith("does not exist"):
+        kind = fault.resource[0]
+        said += f"; `{LISTINGS[kind]}` shows what there is" if kind in LISTINGS else ""
     if isinstance(fault, kinds.Unauthenticated):
         said += "; `sluice doctor` shows which key is used"
     lines = [f"  {field}: {what}" for field, what in fault.violations if what not in fault.message]
@@ -105,4 +123,5 @@ def complain(text: str) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble(("error: ", "bold red"), (text, "red")), soft_wrap=not console.is_terminal)
+    said = Text.assemble(("error: ", "bold red"), (screen.plain(text), "red"))
+    console.print(said, soft_wrap=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""`sluice gate explain`: what the gate said of a version and why, with the exit code a CI stage wants."""
+"""`sluice gate explain`: what the gate said of a version and why, with the exit code a CI stage wants; and policies."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, live, screen, words
+from sluice.cli import evaluations, exits, live, policies, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
     from sluice.registry import v1 as registry
 
 app = group("gate", "The gate: what a version must show before it may serve.")
+app.add_typer(policies.app)
 
 
 @command(app, "explain")
@@ -54,9 +55,12 @@ def _version(session: Session, version: str, wait: bool) -> registry.ModelVersio
 
 
 def _decided(session: Session, name: str) -> registry.ModelVersion:
-    """The version once the gate has spoken, or nobody waits for it any more."""
+    """The version once the gate has spoken, or nobody waits for it any more; a terminal sees what it waits for."""
     from sluice.registry import v1 as registry
 
+    if screen.out().is_terminal and not session.json and not session.quiet:
+        judged = live.awaited(session, lambda: session.client.evaluations.get(words.brief(name)))
+        evaluations.follow(session, judged.name)
     for found in session.client.models.watch(name):
         if found.gate_decision.verdict or found.state == registry.MODEL_VERSION_STATE_REVOKED:
             return found

@@ -159,7 +159,7 @@ def view(job: trainer.TrainingJob, pace: live.Pace) -> RenderableType:
         screen.cell(words.job_state(job.state)),
         live.bar(progress.done, progress.total or 1),
         screen.cell(step(job)),
-        screen.cell(live.figures(progress.figures)),
+        screen.cell(live.figures(progress.figures, 2)),
         screen.cell(live.remaining(left)),
     )
     return grid

@@ -74,10 +74,12 @@ def awaited(session: Session, read: Callable[[], Item], within_s: float = AWAITE
 def _live(items: Iterator[Item], view: Callable[[Item], RenderableType], last: list[Item]) -> None:
     from rich.live import Live
 
-    with Live(console=screen.out(), auto_refresh=False, transient=False) as live:
-        for item in items:
-            last[:] = [item]
-            live.update(view(item), refresh=True)
+    for first in items:  # before it a fault leaves no empty line
+        with Live(view(first), console=screen.out(), auto_refresh=False, transient=False) as live:
+            last[:] = [first]
+            for item in items:
+                last[:] = [item]
+                live.update(view(item), refresh=True)
 
 
 def _lines(items: Iterator[Item], line: Callable[[Item], tuple[str, str]], last: list[Item]) -> None:
@@ -151,7 +153,7 @@ def bar(done: float, total: float, width: int = 30, style: str = "green") -> Ren
     return ProgressBar(total=max(total, 1e-9), completed=done, width=width, complete_style=style, finished_style=style)
 
 
-def figures(values: Any) -> str:
+def figures(values: Any, most: int = 5) -> str:
     """`loss 0.4213  1 204 tokens/s` of the figures of a progress report, the known ones first."""
     parts = []
     if "loss" in values:
@@ -159,7 +161,7 @@ def figures(values: Any) -> str:
     if "tokens_per_s" in values:
         parts.append(f"{values['tokens_per_s']:,.0f} tokens/s".replace(",", " "))
     parts += [f"{key} {value:.4g}" for key, value in sorted(values.items()) if key not in ("loss", "tokens_per_s")]
-    return "  ".join(parts[:5])
+    return "  ".join(parts[:most])
 
 
 def remaining(left_s: float | None) -> str:

@@ -80,13 +80,15 @@ class Session:
         if not kept and not otlp:
             yield
             return
+        from opentelemetry.trace import SpanKind
+
         from kit import telemetry
 
         running = telemetry.configure(
             "cli", otlp_endpoint=otlp, trace_folder=folder if kept else None, log_level="ERROR"
         )
         try:
-            with telemetry.span(f"sluice {name}"):
+            with telemetry.span(f"sluice {name}", kind=SpanKind.CLIENT):
                 yield
         finally:
             running.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -22,6 +23,9 @@ GOOD = ("SUCCEEDED", "APPROVED", "PROMOTED", "READY", "PASS", "COMMITTED", "ADVA
 BAD = ("FAILED", "REJECTED", "ROLLED_BACK", "ROLL_BACK", "REVOKED", "FAIL", "wrong")
 ODD = ("CANCELLED", "EXPIRED", "PAUSED", "INCONCLUSIVE", "AWAITING_APPROVAL", "RELEASED", "mind")
 PIPE_WIDTH = 240
+#: What is no longer stays on one line, so that ids and states are not broken in two.
+SHORT = 18
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @cache
@@ -81,14 +85,25 @@ def listing(session: Session, items: Iterable[Any], columns: Columns, empty: str
 
 
 def table(items: Iterable[Any], columns: Columns) -> Table:
-    """A table with a row for each item; numbers to the right."""
+    """A table with a row for each item, numbers to the right; closer together where the terminal is narrow."""
+    rows = [[show(item) for show in columns.values()] for item in items]
+    wide = _table(rows, tuple(columns), gap=3)
+    anything = out().options.update(max_width=10 * PIPE_WIDTH)
+    if out().measure(wide, options=anything).maximum <= out().width:
+        return wide
+    return _table(rows, [title.replace(" ", "\n") for title in columns], gap=1)
+
+
+def _table(rows: Sequence[Sequence[Any]], titles: Sequence[str], gap: int) -> Table:
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    rows = [[show(item) for show in columns.values()] for item in items]
-    for index, title in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        made.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for index, title in enumerate(titles):
+        values = [row[index] for row in rows]
+        numeric = bool(rows) and all(isinstance(value, int | float) for value in values)
+        short = all(len(str(value)) <= SHORT for value in values)
+        side, overflow = "right" if numeric else "left", "ellipsis" if short else "fold"
+        made.add_column(title, justify=side, overflow=overflow, no_wrap=short)  # type: ignore[arg-type]
     for row in rows:
         made.add_row(*(cell(value) for value in row))
     return made
@@ -124,8 +139,13 @@ def cell(value: Any) -> RenderableType:
     if isinstance(value, float):
         return Text(f"{value:.4g}")
     if isinstance(value, str):
-        return Text(value, style=style_of(value))
+        return Text(plain(value), style=style_of(value))
     return value if value is not None else Text("")
+
+
+def plain(text: str) -> str:
+    """The text without what moves a terminal's cursor or changes its state: others, or a model, have written it."""
+    return CONTROL.sub("", text)
 
 
 def style_of(word: str) -> str:
@@ -154,4 +174,4 @@ def titled(title: str, items: Sequence[Any], columns: Columns) -> RenderableType
 def _text(text: str, style: str) -> Text:
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(plain(text), style=style)

@@ -51,7 +51,7 @@ def suite(context: Context) -> list[Finding]:
             Finding("ok", "suite", f"answers at {client.address}"),
             Finding("ok", "key", f"{who.principal} is known"),
         ]
-        return found + [_service(client, name, read) for name, read in READS.items()]
+        return found + [_service(client, name, read) for name, read in READS.items()] + _dead_letters(client)
 
 
 def _service(client: Client, name: str, read: Callable[[Client], Any]) -> Finding:
@@ -65,3 +65,21 @@ def _service(client: Client, name: str, read: Callable[[Client], Any]) -> Findin
         repair = f"`sluice status` tells whether it runs, $SLUICE_HOME/logs/{name}.log why not"
         return Finding("wrong", name, fault.message, repair)
     return Finding("ok", name, "answers")
+
+
+def _dead_letters(client: Client) -> list[Finding]:
+    """What the services could not handle and what nobody has sent again yet; nothing to whom it is not shown."""
+    from kit.rpc.errors import Denied, Fault
+
+    try:
+        letters = client.events().dead_letters()
+    except Denied:
+        return []
+    except Fault as fault:
+        return [Finding("wrong", "dead letters", fault.message, "`sluice status` tells what does not serve")]
+    if not letters:
+        return [Finding("ok", "dead letters", "none")]
+    where = ", ".join(sorted({letter.service for letter in letters}))
+    found = f"{len(letters)} event{'s' * (len(letters) != 1)} could not be handled by {where}"
+    repair = "`sluice events dead` says why; repair that, then `sluice events replay --all`"
+    return [Finding("mind", "dead letters", found, repair)]

@@ -43,7 +43,9 @@ def trace(
     folder = (home.resolve() if home else session.home) / "logs" / "traces"
     spans = [record for record in read_traces(folder) if record["trace_id"] == trace_id]
     if not spans:
-        raise NotFound(f"no spans of trace {trace_id} in {folder}; give the folder of the suite with --home")
+        raise NotFound(
+            f"no spans of trace {trace_id} in {folder}; if it was sampled, give the folder of its suite with --home"
+        )
     spans.sort(key=lambda record: (record["start_unix_ns"], record["end_unix_ns"]))
     if session.json:
         for record in spans:

@@ -30,12 +30,12 @@ class Keys:
         self._keys = registry.ApiKeyServiceStub(connection.channel)
 
     async def create(
-        self, name: str, roles: Iterable[str], expire_time: datetime | None = None
+        self, name: str, roles: Iterable[str], expire_time: datetime | None = None, *, everywhere: bool = False
     ) -> registry.CreateApiKeyResponse:
-        """Makes a key with these roles in the project; ``secret`` is in the answer and never again."""
+        """Makes a key with these roles in the project, or in all; ``secret`` is in the answer and never again."""
         key = registry.ApiKey(display_name=name)
         for word in roles:
-            key.role_bindings.add(project=self._connection.project, role=role(word))
+            key.role_bindings.add(project="projects/-" if everywhere else self._connection.project, role=role(word))
         if expire_time:
             key.expire_time.FromDatetime(expire_time)
         request = registry.CreateApiKeyRequest(parent=self._connection.project, api_key=key)
@@ -100,10 +100,23 @@ class GatePolicies:
         )
         return answer.gate_policy
 
+    async def update(self, policy_id: str, policy: registry.GatePolicy) -> registry.GatePolicy:
+        """Replaces a policy whole, for versions that the gate has yet to decide on.
+
+        Raises Stale when the etag in ``policy`` is old, and StateConflict for a built-in one.
+        """
+        wanted = registry.GatePolicy()
+        wanted.CopyFrom(policy)
+        wanted.name = names.gate_policy(self._connection.project, policy_id)
+        request = registry.UpdateGatePolicyRequest(gate_policy=wanted)
+        answer: registry.UpdateGatePolicyResponse = await self._connection.call(
+            self._policies.UpdateGatePolicy, request
+        )
+        return answer.gate_policy
+
     async def get(self, policy_id: str) -> registry.GatePolicy:
         """One policy by id; raises NotFound."""
-        name = policy_id if "/" in policy_id else f"{self._connection.project}/gatePolicies/{policy_id}"
-        request = registry.GetGatePolicyRequest(name=name)
+        request = registry.GetGatePolicyRequest(name=names.gate_policy(self._connection.project, policy_id))
         answer: registry.GetGatePolicyResponse = await self._connection.call(self._policies.GetGatePolicy, request)
         return answer.gate_policy
 

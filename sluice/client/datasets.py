@@ -45,8 +45,7 @@ class Datasets:
         for a bad file.
         """
         path = Path(path)
-        if not path.is_file():  # before anything is created for it
-            raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
+        uploads.check_file(path)  # before anything is created for it
         wanted = dataset.Dataset(
             display_name=name,
             description=description,
@@ -77,6 +76,11 @@ class Datasets:
         )
         return answer.dataset_version
 
+    async def numbered(self, version: str) -> str:
+        """The resource name with the number in place of an alias."""
+        name = names.dataset_version(self._connection.project, version)
+        return name if name.rsplit("/", 1)[-1].isdigit() else (await self.version(name)).name
+
     async def versions(self, name: str, limit: int = 0) -> builtins.list[dataset.DatasetVersion]:
         """The versions of a dataset, newest first."""
         request = dataset.ListDatasetVersionsRequest(parent=names.dataset(self._connection.project, name))
@@ -101,7 +105,10 @@ class Datasets:
             found = await self.get(wanted.display_name)
         except NotFound:
             if not wanted.task_type:
-                raise
+                raise NotFound(
+                    f"there is no dataset `{wanted.display_name}` yet; give the task type of its rows, such as sft",
+                    resource=("Dataset", names.dataset(self._connection.project, wanted.display_name)),
+                ) from None
             return await self._create(wanted)
         if wanted.task_type and wanted.task_type != found.task_type:
             raise Invalid(

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from sluice import lifecycle
 from sluice.client import names, resolve
 from sluice.client.connection import Connection, gather
+from sluice.client.datasets import Datasets
 from sluice.client.models import Models
 from sluice.evaluator import v1 as evaluator
+from sluice.registry import v1 as registry
 
 
 def is_over(evaluation: evaluator.Evaluation) -> bool:
@@ -24,9 +26,18 @@ class Evaluations:
         self._connection = connection
         self._evaluations = evaluator.EvaluationServiceStub(connection.channel)
 
-    async def create(self, model_version: str, suite: evaluator.Suite | None = None) -> evaluator.Evaluation:
-        """Starts an evaluation by hand; the one that exists for the same version and suite is returned."""
-        version = await Models(self._connection).numbered(model_version)
+    async def create(
+        self, model_version: str, suite: evaluator.Suite | None = None, *, dataset: str = ""
+    ) -> evaluator.Evaluation:
+        """Starts an evaluation by hand, which no gate reads; the one for the same version and suite is returned.
+
+        ``dataset`` is a version whose rows are asked in place of the model's own, in the way of the model's task type;
+        ``suite`` says everything. Without either the suite is that of the task type.
+        """
+        models = Models(self._connection)
+        version = await models.numbered(model_version)
+        if dataset:
+            suite = await self._suite((await models.version(version)).task_type, dataset)
         wanted = evaluator.Evaluation(model_version=version, suite=suite)
         request = evaluator.CreateEvaluationRequest(parent=self._connection.project, evaluation=wanted)
         answer: evaluator.CreateEvaluationResponse = await self._connection.call(
@@ -71,12 +82,23 @@ class Evaluations:
         return answer.evaluation
 
     async def retry(self, evaluation: str, etag: str = "") -> evaluator.Evaluation:
-        """Runs a failed evaluation again."""
+        """Runs a failed evaluation again; of one that was cancelled or expired, another in its place."""
         request = evaluator.RetryEvaluationRequest(name=await self._name(evaluation), etag=etag)
         answer: evaluator.RetryEvaluationResponse = await self._connection.call(
             self._evaluations.RetryEvaluation, request
         )
         return answer.evaluation
+
+    async def _suite(self, task_type: str, dataset: str) -> evaluator.Suite:
+        stub = registry.TaskTypeServiceStub(self._connection.channel)
+        request = registry.GetTaskTypeRequest(name=f"taskTypes/{task_type}")
+        answer: registry.GetTaskTypeResponse = await self._connection.call(stub.GetTaskType, request)
+        return evaluator.Suite(
+            dataset_version=await Datasets(self._connection).numbered(dataset),
+            metrics=answer.task_type.metrics,
+            max_rows=answer.task_type.suite_max_rows,
+            max_tokens=answer.task_type.suite_max_tokens,
+        )
 
     def _pages(self, filter: str, limit: int) -> AsyncIterator[evaluator.Evaluation]:
         request = evaluator.ListEvaluationsRequest(parent=self._connection.project, filter=filter)

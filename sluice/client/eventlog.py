@@ -1,4 +1,4 @@
-"""The event logs of the services, as they were and as they grow."""
+"""The event logs of the services, as they were and as they grow, and the events they could not handle."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from datetime import datetime
 
 from kit.rpc.errors import Invalid
 from kit.settings import SERVICES
+from sluice.client import names
 from sluice.client.connection import Connection
 from sluice.events import v1 as events
+
+#: Dead letters that one call sends again.
+REPLAYED = 100
 
 
 class EventLog:
@@ -60,6 +64,35 @@ class EventLog:
             for reader in readers:
                 reader.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
+
+    async def dead_letters(self) -> builtins.list[events.DeadLetter]:
+        """The events that these services could not handle and that wait for a repair, in order of time."""
+        found: builtins.list[events.DeadLetter] = []
+        for service in self._services:
+            request, metadata = events.ListDeadLettersRequest(), (("sluice-service", service),)
+            pages = self._connection.pages(
+                self._events.ListDeadLetters, request, lambda page: page.dead_letters, metadata=metadata
+            )
+            found.extend([letter async for letter in pages])
+        return sorted(found, key=lambda letter: letter.bury_time.ToNanoseconds())
+
+    async def replay(self, *ids: str) -> builtins.list[events.DeadLetter]:
+        """Has dead letters handled again once their cause is repaired; returns those that were sent.
+
+        ``ids`` are ids of events or the beginnings of them; without any, all that can be sent are. One that fails
+        again becomes a dead letter again. Raises NotFound, and StateConflict for one that was too large to be kept.
+        """
+        there = await self.dead_letters()
+        known = sorted({letter.id for letter in there})
+        wanted = {names.only([id for id in known if id.startswith(each)], each, "dead letter") for each in ids}
+        chosen = [letter for letter in there if (letter.id in wanted if ids else letter.replayable)]
+        for service in self._services:
+            mine = list(dict.fromkeys(letter.id for letter in chosen if letter.service == service))
+            for start in range(0, len(mine), REPLAYED):
+                request = events.ReplayDeadLettersRequest(ids=mine[start : start + REPLAYED])
+                metadata = (("sluice-service", service),)
+                await self._connection.call(self._events.ReplayDeadLetters, request, metadata=metadata)
+        return chosen
 
     async def _read(
         self, service: str, seen: dict[str, int], queue: asyncio.Queue[events.Event | BaseException]

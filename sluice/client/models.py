@@ -9,6 +9,7 @@ from pathlib import Path
 from kit.rpc.errors import AlreadyExists, NotFound
 from sluice.client import imports, names
 from sluice.client.connection import Connection, gather
+from sluice.client.datasets import Datasets
 from sluice.client.uploads import OnProgress
 from sluice.registry import v1 as registry
 
@@ -80,7 +81,7 @@ class Models:
         """
         files = imports.model_files(Path(folder))
         await self._ensure(model, task_type, endpoint, gate_policy)
-        dataset_version = await self._dataset_version(dataset)
+        dataset_version = await Datasets(self._connection).numbered(dataset)
         return await imports.send(
             self._connection,
             files,
@@ -114,12 +115,6 @@ class Models:
         """The resource name with the number in place of an alias."""
         name = names.model_version(self._connection.project, version)
         return name if name.rsplit("/", 1)[-1].isdigit() else (await self.version(name)).name
-
-    async def _dataset_version(self, version: str) -> str:
-        from sluice.client.datasets import Datasets
-
-        name = names.dataset_version(self._connection.project, version)
-        return name if name.rsplit("/", 1)[-1].isdigit() else (await Datasets(self._connection).version(name)).name
 
     async def _ensure(self, model: str, task_type: str, endpoint: str, gate_policy: str) -> None:
         try:

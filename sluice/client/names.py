@@ -50,6 +50,11 @@ def api_key(parent: str, name: str) -> str:
     return _plain(parent, "apiKeys", name, "key")
 
 
+def gate_policy(parent: str, name: str) -> str:
+    """`no-regression` gives `projects/p/gatePolicies/no-regression`."""
+    return _plain(parent, "gatePolicies", name, "gate policy")
+
+
 def is_uuid(name: str) -> bool:
     """Whether it is a whole UUID, so that nothing has to be looked up."""
     return UUID.fullmatch(name) is not None

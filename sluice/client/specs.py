@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Literal, TypedDict, get_type_hints
 
 from kit.rpc.errors import Invalid
-from sluice.client import names
+from sluice.client import files, names
 from sluice.trainer import v1 as trainer
 
 #: What people may write in a file for a field of the contract.
@@ -148,23 +148,10 @@ def read_spec(path: Path, parent: str, over: Mapping[str, str]) -> trainer.Train
 
     What ``over`` gives wins over the file. Raises Invalid naming the file and the field.
     """
-    import yaml
-    from google.protobuf.json_format import ParseDict, ParseError
-
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise Invalid(f"there is no file `{path}`; give a TrainingJobSpec as YAML") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise Invalid(f"`{path}` is no YAML ({str(error).splitlines()[0]}); repair it") from error
-    if not isinstance(found, dict):
-        raise Invalid(f"`{path}` holds no fields; give a TrainingJobSpec as YAML, such as `model: bank-bot`")
-    fields: dict[str, Any] = {SHORT.get(str(key), str(key)): value for key, value in found.items()}
-    fields |= {SHORT.get(key, key): value for key, value in over.items() if value}
-    try:
-        spec = ParseDict(fields, trainer.TrainingJobSpec())
-    except ParseError as error:
-        raise Invalid(f"`{path}`: {error}; the fields are those of TrainingJobSpec") from error
+    found = files.fields(path, "TrainingJobSpec")
+    values = {SHORT.get(key, key): value for key, value in found.items()}
+    values |= {SHORT.get(key, key): value for key, value in over.items() if value}
+    spec = files.parse(path, values, trainer.TrainingJobSpec())
     for field, expand in (("dataset_version", names.dataset_version), ("base_model_version", names.model_version)):
         if getattr(spec, field):
             setattr(spec, field, expand(parent, getattr(spec, field)))

@@ -109,6 +109,7 @@ class GatePolicies(Facade):
     """``client.gate_policies``."""
 
     create = blocking(access.GatePolicies.create)
+    update = blocking(access.GatePolicies.update)
     get = blocking(access.GatePolicies.get)
     list = blocking(access.GatePolicies.list)
 
@@ -118,6 +119,8 @@ class EventLog(Facade):
 
     list = blocking(eventlog.EventLog.list)
     tail = iterating(eventlog.EventLog.tail)
+    dead_letters = blocking(eventlog.EventLog.dead_letters)
+    replay = blocking(eventlog.EventLog.replay)
 
 
 class Client(Facade):

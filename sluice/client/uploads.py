@@ -50,10 +50,12 @@ class RowsRefused(StateConflict):
         count = sum(upload.violation_counts.values()) or len(upload.violations)
         said = upload.failure.message or "the file was refused"
         if upload.violations:
-            first, plural = upload.violations[0], "s" * (count != 1)
+            first = upload.violations[0]
             what = f"expected {first.expected}, found {first.found}; {first.repair}"
-            where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
-            said = f"`{upload.file_name}` was refused: wrong in {count} place{plural}, first in {where}: {what}"
+            where = f"row {first.row}" if first.row else "the file as a whole"
+            where += f", field `{first.field}`" if first.field else ""
+            where = where if count == 1 else f"{count} places, first in {where}"
+            said = f"`{upload.file_name}` was refused: wrong in {where}: {what}"
         super().__init__(said, reason=upload.failure.reason, resource=("Upload", upload.name))
         self.upload = upload
 
@@ -156,13 +158,18 @@ class Sender:
         return version
 
 
-def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:
-    """Size in bytes and `sha256:<hex>` of a file."""
+def check_file(path: Path) -> None:
+    """Raises Invalid for a path that is no file, or one without a byte."""
     if not path.is_file():
         raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
-    size, done, digest = path.stat().st_size, 0, hashlib.sha256()
-    if not size:
+    if not path.stat().st_size:
         raise Invalid(f"`{path}` is empty; a dataset needs at least one row")
+
+
+def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:
+    """Size in bytes and `sha256:<hex>` of a file."""
+    check_file(path)
+    size, done, digest = path.stat().st_size, 0, hashlib.sha256()
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):

@@ -147,7 +147,7 @@ def _role(value: object, field: str) -> str:
     if value in ("tool", "function"):
         raise RefusedError(field, "unsupported-role", "system, user or assistant", "a tool role", _NO_TOOLS)
     proposal = near([value], ROLES).partition("→ ")[2]
-    repair = proposal or "use system, user or assistant"
+    repair = f"perhaps {proposal}" if proposal else "use system, user or assistant"
     raise RefusedError(field, "unknown-role", "system, user or assistant", "another word", repair)
 
 

@@ -14,6 +14,8 @@ import zstandard
 from sluice.rows.violations import RefusedError, Violation
 
 CHUNK_BYTES = 1 << 20
+#: Four compressed bytes can stand for 128 KiB, and what a piece stands for is in memory at once.
+ZSTD_PIECE_BYTES = 1024
 #: A row travels in one message, and a message holds 4 MiB.
 MAX_ROW_BYTES = 3 << 20
 MAX_ARRAY_BYTES = 512 << 20
@@ -77,14 +79,16 @@ def _from_zstd(file: BinaryIO | io.FileIO | io.BytesIO) -> Iterator[bytes]:
     frame = zstandard.ZstdDecompressor().decompressobj()
     begun = False
     while compressed := file.read(CHUNK_BYTES // 16):
-        while compressed:
-            begun = True
-            yield frame.decompress(compressed)
-            compressed = b""
-            if frame.eof:
-                compressed = frame.unused_data
-                frame = zstandard.ZstdDecompressor().decompressobj()
-                begun = False
+        for start in range(0, len(compressed), ZSTD_PIECE_BYTES):
+            piece = compressed[start : start + ZSTD_PIECE_BYTES]
+            while piece:
+                begun = True
+                yield frame.decompress(piece)
+                piece = b""
+                if frame.eof:
+                    piece = frame.unused_data
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                    begun = False
     if begun:
         raise EOFError
 

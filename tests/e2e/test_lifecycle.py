@@ -1,6 +1,11 @@
 """The life of a model from upload to traffic: five real services, real NATS and gRPC, made-up recipes and engines."""
 
 import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -11,6 +16,32 @@ from sluice.types import v1 as types
 from tests import invariants
 from tests.pipeline import ENDPOINT, MARK, Pipeline, Run, pipeline, row, short, until
 from tests.servers import ALL, postgres_server
+
+#: Of the trace of a job, what tells its story; by process.
+STORY = {
+    ("cli", "sluice train"),
+    ("gateway", "sluice.trainer.v1.TrainingJobService/CreateTrainingJob"),
+    ("trainer", "sluice.trainer.v1.TrainingJobService/CreateTrainingJob"),
+    ("trainer-agent", "attempt"),
+    ("trainer-agent", "train"),
+    ("registry", "handle sluice.trainer.v1.training_job.succeeded"),
+    ("evaluator", "handle sluice.registry.v1.model_version.created"),
+    ("evaluator", "evaluator.evaluate"),
+    ("gateway", "sluice.gateway.v1.CandidateRouteService/CreateCandidateRoute"),
+    ("gateway", "load model"),
+    ("engine-host", "sluice.gateway.v1.EngineHostService/LoadModel"),
+    ("engine-host", "engine.fetch"),
+    ("engine-host", "engine.prove"),
+    ("engine-host", "engine.start"),
+    ("engine-host", "engine.load"),
+    ("evaluator", "evaluator.ask"),
+    ("registry", "handle sluice.evaluator.v1.evaluation.completed"),
+    ("registry", "gate"),
+    ("gateway", "handle sluice.registry.v1.model_version.approved"),
+    ("gateway", "start_rollout"),
+    ("gateway", "advance_rollout"),
+    ("registry", "handle sluice.gateway.v1.endpoint.rerouted"),
+}
 
 
 def test_a_dataset_becomes_a_served_model(tmp_path):
@@ -52,10 +83,12 @@ def live(running: Pipeline) -> None:
     assert running.route() == {"base@1": 100}
 
     with running.traffic() as seen:
-        run = running.follow(running.train())
+        run = running.follow(by_command(running))
     assert run.rollout and run.rollout.state == gateway.ROLLOUT_STATE_PROMOTED
     assert not seen.failures and seen.answers["base@1"] and seen.answers["adapter@1"], seen
     assert run.evaluation.incumbent == run.rollout.incumbent == base.version.name
+    progress = run.evaluation.progress
+    assert progress.done == progress.total and progress.phase == "asking base@1", progress
     figures = {metric.name: metric.value for metric in run.evaluation.report.metrics}
     assert figures == {"exact_match": 1, "rouge_l": 1, "bleu_4": 1} and not run.evaluation.report.rows_failed
     assert run.version.gate_decision.verdict == registry.VERDICT_PASS and run.version.gate_policy == "no-regression"
@@ -71,6 +104,16 @@ def live(running: Pipeline) -> None:
     assert weights == [10, 50, 100] and len(advanced) == 2
     traced(running, run)
     invariants.hold(running)
+
+
+def by_command(running: Pipeline) -> str:
+    """Submits an adapter as a person does; returns the job."""
+    flags = {"dataset": "rows@1", "model": "adapter", "base": "base@1", "endpoint": ENDPOINT, "max-steps": "8"}
+    command = [Path(sys.executable).with_name("sluice"), "train", "--json"]
+    command += [word for name, value in flags.items() for word in (f"--{name}", value)]
+    done = subprocess.run(command, env=running.suite.variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["name"])
 
 
 def came_from(running: Pipeline, run: Run, base: Run) -> None:
@@ -105,7 +148,22 @@ def answers(running: Pipeline) -> None:
 
 
 def traced(running: Pipeline, run: Run) -> None:
-    """Every service and the agent left spans under the trace of the job."""
+    """From the command that submitted the job to the last step of its rollout all is one trace without a gap."""
     trace = invariants.trace_id(run.job.traceparent)
-    wanted = {"trainer", "trainer-agent", "registry", "evaluator", "gateway", "dataset"}
-    until(lambda: wanted <= invariants.traced(running.suite.home, trace), "spans of every process", 20)
+
+    def kept() -> list[dict[str, Any]]:
+        return invariants.spans_of(running.suite.home, trace)
+
+    def whole() -> bool:
+        spans = kept()
+        return {(span["service"], span["name"]) for span in spans} >= STORY and not invariants.broken(spans)
+
+    try:
+        until(whole, "the trace of the job", 20)
+    except AssertionError:
+        spans = kept()
+        missing = STORY - {(span["service"], span["name"]) for span in spans}
+        raise AssertionError(f"missing: {missing}; without their parent: {invariants.broken(spans)}") from None
+    rows = [span["attributes"]["rows"] for span in kept() if span["name"] == "evaluator.ask"]
+    assert [span["service"] for span in kept() if not span["parent_id"]] == ["cli"]
+    assert len(rows) == 1 and rows[0] > 1 and not [span for span in kept() if span["service"] == "gateway-worker"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 
@@ -51,16 +52,26 @@ def kill(pipeline: Pipeline, name: str) -> None:
         pipeline.suite.wait_restarted(name, found[0], 40)
 
 
-def arm(pipeline: Pipeline, name: str, trap: str) -> int:
-    """Starts a process of the suite anew with a failpoint, and waits until all serve; returns the id it had then."""
+def arm(pipeline: Pipeline, name: str, trap: str) -> None:
+    """Starts a process of the suite anew with a failpoint, and waits until all serve."""
     folder = pipeline.suite.home / "run" / "arm"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(trap)
     kill(pipeline, name)
     gone(lambda: (folder / name).exists(), "the trap that was laid")
-    pid = pipeline.suite.pids[name]
     calm(pipeline)
-    return pid
+
+
+def fired(pipeline: Pipeline, name: str) -> list[str]:
+    """What a process died of by a trap, each time: `after_commit`."""
+    log = (pipeline.suite.home / "logs" / f"{name}.log").read_text("utf-8", "replace")
+    return re.findall(r"^failpoint (\w+): SIGKILL$", log, re.MULTILINE)
+
+
+def sprung(pipeline: Pipeline, name: str, trap: str, before: int) -> None:
+    """Returns when the trap has ended the process once more than ``before``."""
+    until(lambda: len(fired(pipeline, name)) > before, f"the death of `{name}` at {trap}", 20)
+    assert fired(pipeline, name)[before:] == [trap.partition(":")[0]]
 
 
 def _job(pipeline: Pipeline, job: str) -> bool:
@@ -94,8 +105,13 @@ STAGES: dict[str, Callable[[Pipeline, str], bool]] = {
 }
 
 
-def survive(pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int = 0) -> Run:
-    """A run that is harmed at a stage, followed to its end under traffic; everything that must hold, holds."""
+def survive(
+    pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int = 0, *, over: Callable[[], None] = lambda: None
+) -> Run:
+    """A run that is harmed at a stage, followed to its end under traffic; everything that must hold, holds.
+
+    ``over`` returns when no more harm is to come.
+    """
     with pipeline.traffic():
         # Whoever is told that a service is away submits again; a first job that did get through lives as well.
         job = until(lambda: pipeline.train(seed), "a job that is accepted")
@@ -103,19 +119,22 @@ def survive(pipeline: Pipeline, stage: str, harm: Callable[[], None], seed: int 
         harm()
         run = pipeline.follow(job)
     assert run.rollout is not None, run.version.gate_decision
+    over()
+    until(lambda: serves(pipeline), "a suite that serves")
     invariants.hold(pipeline)
     return run
 
 
 def calm(pipeline: Pipeline) -> None:
     """Returns when every process serves and users are answered: the ground that the next fault starts from."""
-
-    def serves() -> bool:
-        try:
-            return pipeline.suite.command("status").returncode == 0 and bool(pipeline.client.endpoints.list())
-        except Fault:
-            return False
-
-    until(serves, "a suite that serves")
+    until(lambda: serves(pipeline), "a suite that serves")
     with pipeline.traffic() as seen:
         seen.until(5)
+
+
+def serves(pipeline: Pipeline) -> bool:
+    """Whether every process says that it serves, and the gateway answers."""
+    try:
+        return pipeline.suite.command("status").returncode == 0 and bool(pipeline.client.endpoints.list())
+    except Fault:
+        return False

@@ -207,7 +207,7 @@ async def test_a_corrupted_block_loses_nothing(server):
                 content[place] ^= 0xFF
             block.write_bytes(content)
         server.start()
-        sources = {"trainer": Log(services.trainer)}
+        sources = {"trainer": Log(services.trainer, services.trainer_bus)}
         reconciler = Reconciler(services.registry, "registry", sources, services.handlers, grace_s=0, every_s=1.0)
         services.registry_bus.on_connect(reconciler.wake)
         relay = Relay(services.trainer, services.trainer_bus)

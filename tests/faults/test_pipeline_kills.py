@@ -3,26 +3,11 @@
 from functools import partial
 
 import pytest
-from pipeline_faults import PROMOTED, ROLLED_BACK, SUPERVISED, calm, kill, survive
+from pipeline_faults import PROMOTED, ROLLED_BACK, SUPERVISED, kill, survive
 
-from tests.pipeline import Pipeline, pipeline, short
+from tests.pipeline import short
 
 WAITING = 10  # the seed of a recipe whose first attempt goes on only by being killed
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    """A suite whose base serves; it stays the same through all faults."""
-    with pipeline(tmp_path_factory.mktemp("suite")) as started:
-        started.create_endpoint()
-        started.base()
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def from_calm(running: Pipeline):
-    """Each fault hits a suite that has recovered from the last."""
-    calm(running)
 
 
 def test_an_attempt_whose_agent_is_killed_goes_on_from_its_checkpoint(running):

@@ -13,7 +13,7 @@ from kit.auth.principal import Principal
 from kit.bus import Bus, Consumer, EventServicer, Reconciler, Relay, Retention, letters, replay
 from kit.bus.cloud_events import Undecodable, decode, decode_data, encode
 from kit.bus.outbox import to_event
-from kit.rpc.call import Call, acting
+from kit.rpc.call import Call, acting, system_call
 from kit.rpc.errors import StateConflict, Unavailable
 from kit.store import Database, OutboxRow
 from kit.store.tables import KIT
@@ -90,7 +90,7 @@ async def test_a_handler_that_needs_another_try_gets_it(fresh):
         await emit(fresh.trainer, "a")
         await until(lambda: fresh.has(1))
     assert len(tries) == 3
-    assert await letters(fresh.registry_bus, "registry") == []
+    assert await letters(fresh.registry_bus) == []
 
 
 async def test_a_handler_that_always_fails_is_buried_others_flow_and_replay_brings_it_back(fresh):
@@ -105,22 +105,22 @@ async def test_a_handler_that_always_fails_is_buried_others_flow_and_replay_brin
     consumer = Consumer(fresh.registry, fresh.registry_bus, "registry", handlers, backoff_s=0.02)
 
     async def buried() -> bool:
-        return len(await letters(fresh.registry_bus, "registry")) == 1
+        return len(await letters(fresh.registry_bus)) == 1
 
     async with running(Relay(fresh.trainer, fresh.trainer_bus), consumer):
         ids = await emit(fresh.trainer, "bad", "good", "fine")
         await until(lambda: fresh.has(2))
         await until(buried)
-        letter = (await letters(fresh.registry_bus, "registry"))[0]
+        letter = (await letters(fresh.registry_bus))[0]
         assert letter.id == ids[0]
         assert letter.subject == "sluice.trainer.v1.training_job.created"
         assert "KeyError" in letter.reason and "secret" not in letter.reason
         broken = False
-        assert await replay(fresh.registry_bus, "registry", ["another"]) == 0
-        assert await replay(fresh.registry_bus, "registry", [ids[0]]) == 1
+        assert await replay(fresh.registry_bus, ["another"]) == []
+        assert await replay(fresh.registry_bus, [ids[0]]) == [ids[0]]
         await until(lambda: fresh.has(3))
     assert sorted(await fresh.done()) == ["bad", "fine", "good"]
-    assert await letters(fresh.registry_bus, "registry") == []
+    assert await letters(fresh.registry_bus) == []
 
 
 async def test_poison_is_buried_at_once_and_others_flow(fresh):
@@ -136,7 +136,7 @@ async def test_poison_is_buried_at_once_and_others_flow(fresh):
     poison = [b"\xff\x00", b"[" * 100_000, b"{}", encode(event), encode(forged), encode(large)]
 
     async def buried() -> bool:
-        return len(await letters(fresh.registry_bus, "registry")) == len(poison)
+        return len(await letters(fresh.registry_bus)) == len(poison)
 
     async with running(Relay(fresh.trainer, fresh.trainer_bus), consumer):
         await emit(fresh.trainer, "first")
@@ -226,7 +226,14 @@ def test_newer_fields_are_ignored_and_newer_enum_values_are_not():
     with pytest.raises(Undecodable):
         decode_data(event, trainer.TrainingJobChanged)
     whole = events.Event(
-        id="1", type="t", source="s", subject="中", traceparent="00-a-b-01", data_json='{"x":1}', sequence=7
+        id="1",
+        type="t",
+        source="s",
+        subject="中",
+        traceparent="00-a-b-01",
+        data_json='{"x":1}',
+        sequence=7,
+        principal="p",
     )
     whole.time.FromJsonString("2026-11-21T12:00:00.123456Z")
     assert decode(encode(whole)) == whole
@@ -235,8 +242,8 @@ def test_newer_fields_are_ignored_and_newer_enum_values_are_not():
 class Log:
     """A service's event log called in process, as its stub would be."""
 
-    def __init__(self, database: Database) -> None:
-        self.servicer = EventServicer(database)
+    def __init__(self, database: Database, bus: Bus) -> None:
+        self.servicer = EventServicer(database, bus)
 
     async def ListEvents(self, request, timeout=None):
         return await self.servicer.ListEvents(request, None)
@@ -246,7 +253,12 @@ async def test_the_reconciler_finds_what_the_broker_never_brought(fresh):
     names = [f"j{n}" for n in range(12)]
     await emit(fresh.trainer, *names)
     reconciler = Reconciler(
-        fresh.registry, "registry", {"trainer": Log(fresh.trainer)}, fresh.handlers, grace_s=0, every_s=0.1
+        fresh.registry,
+        "registry",
+        {"trainer": Log(fresh.trainer, fresh.trainer_bus)},
+        fresh.handlers,
+        grace_s=0,
+        every_s=0.1,
     )
     async with running(reconciler):
         await until(lambda: fresh.has(12))
@@ -258,18 +270,18 @@ async def test_the_reconciler_finds_what_the_broker_never_brought(fresh):
 
 async def test_the_reconciler_leaves_fresh_events_to_the_broker(fresh):
     await emit(fresh.trainer, "a")
-    reconciler = Reconciler(fresh.registry, "registry", {"trainer": Log(fresh.trainer)}, fresh.handlers)
+    reconciler = Reconciler(
+        fresh.registry, "registry", {"trainer": Log(fresh.trainer, fresh.trainer_bus)}, fresh.handlers
+    )
     assert await reconciler.reconcile("trainer") == 0
     assert await fresh.done() == []
 
 
-async def test_the_event_log_pages_and_shows_each_caller_its_projects():
-    database = await Database.open("sqlite://", service="trainer")
-    await database.create_tables(KIT)
-    async with database.begin() as unit:
+async def test_the_event_log_pages_and_shows_each_caller_its_projects(fresh):
+    async with fresh.trainer.begin() as unit:
         for project in ("p", "q", "p_", "p"):
             unit.emit(trainer.TrainingJobCreated(training_job="x"), subject=f"projects/{project}/trainingJobs/1")
-    servicer = EventServicer(database)
+    servicer = EventServicer(fresh.trainer, fresh.trainer_bus)
 
     async def listed(*bindings: tuple[str, int], service: str = "") -> list[str]:
         seen, token = [], ""
@@ -286,22 +298,44 @@ async def test_the_event_log_pages_and_shows_each_caller_its_projects():
     assert await listed(("projects/-", types.ROLE_ADMIN)) == ["p", "q", "p_", "p"]
     assert await listed(("projects/p", types.ROLE_INFERENCE)) == []
     assert await listed() == []
-    await database.close()
 
 
-async def test_watching_the_log_gives_what_is_committed_next():
-    database = await Database.open("sqlite://", service="trainer")
-    await database.create_tables(KIT)
-    await emit(database, "a")
-    servicer = EventServicer(database, poll_s=60)
+async def test_an_event_says_who_caused_it(fresh):
+    """The caller of an rpc, and the service itself where there is none; on the bus as well as in the log."""
+    await emit(fresh.trainer, "by itself")
+    with acting(Call(Principal("projects/p/apiKeys/ci", frozenset()), "/rpc")):
+        await emit(fresh.trainer, "asked for")
+    log = EventServicer(fresh.trainer, fresh.trainer_bus)
+    with acting(Call(Principal("services/registry", frozenset(), "registry"))):
+        told = (await log.ListEvents(events.ListEventsRequest(), None)).events
+    assert [event.principal for event in told] == ["services/unnamed", "projects/p/apiKeys/ci"]
+    assert json.loads(encode(told[1]))["principal"] == "projects/p/apiKeys/ci"
+    seen = []
+
+    async def handler(unit, event, message):
+        seen.append(event.principal)
+        await fresh.handle(unit, event, message)
+
+    consumer = Consumer(fresh.registry, fresh.registry_bus, "registry", {trainer.TrainingJobCreated: handler})
+    with acting(system_call("registry")):
+        async with running(Relay(fresh.trainer, fresh.trainer_bus), consumer):
+            await until(lambda: fresh.has(2))
+    assert seen == [event.principal for event in told]
+    async with fresh.registry.read() as session:
+        effects = (await session.exec(select(OutboxRow.principal))).all()
+    assert effects == ["services/registry"] * 2  # what a handler does, the service does
+
+
+async def test_watching_the_log_gives_what_is_committed_next(fresh):
+    await emit(fresh.trainer, "a")
+    servicer = EventServicer(fresh.trainer, fresh.trainer_bus, poll_s=60)
     stream = servicer.WatchEvents(events.WatchEventsRequest(after_sequence=0), None)
     assert (await anext(stream)).event.sequence == 1
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    await emit(database, "b")
+    await emit(fresh.trainer, "b")
     assert (await asyncio.wait_for(following, 5)).event.sequence == 2
     await stream.aclose()
-    await database.close()
 
 
 async def test_the_copies_of_a_stream_follow_their_setting(server):

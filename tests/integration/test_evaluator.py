@@ -83,10 +83,19 @@ async def parts(tmp_path):
         yield Parts(tmp_path, database, blobs, world, await stack.enter_async_context(neighbors(world)))
 
 
+async def kept(parts, name):
+    """What is left of the answers of an evaluation."""
+    async with parts.database.read() as session:
+        return await store.batches(session, name, model(1))
+
+
 async def test_an_event_ten_times_gives_one_evaluation_with_a_report(parts):
     with OpenAiPort(right) as port:
         async with parts.working(port):
             evaluation = await parts.until(await parts.created(1, times=10))
+            async with asyncio.timeout(5):
+                while await kept(parts, evaluation.name):  # noqa: ASYNC110 - a blob tells nobody that it is gone
+                    await asyncio.sleep(0.02)
     assert evaluation.state == types.JOB_STATE_SUCCEEDED and evaluation.automatic and not evaluation.incumbent
     assert [(m.name, m.value, m.low, m.high, m.count) for m in evaluation.report.metrics] == [
         ("exact_match", 1, 1, 1, 40), ("rouge_l", 1, 1, 1, 40), ("bleu_4", 1, 1, 1, 40),
@@ -96,8 +105,6 @@ async def test_an_event_ten_times_gives_one_evaluation_with_a_report(parts):
     assert len(port.asked()) == 40 and parts.world.released == [model(1)]
     found = await parts.events()
     assert found == ["evaluation.created", *["evaluation.changed"] * 4, "evaluation.completed"]
-    async with parts.database.read() as session:
-        assert not await store.batches(session, evaluation.name, model(1))
 
 
 async def test_rows_can_be_paged_through(parts):
@@ -247,6 +254,23 @@ async def test_cancel_stops_the_work_and_gives_the_route_back(parts):
             await parts.servicer.CancelEvaluation(evaluator.CancelEvaluationRequest(name=name), None)
             evaluation = await parts.until(name)
     assert evaluation.state == types.JOB_STATE_CANCELLED and set(parts.world.released) == {model(1)}
+
+
+async def test_another_takes_the_place_of_one_that_was_given_up(parts):
+    name = await parts.created(1)
+    cancelled = await parts.servicer.CancelEvaluation(evaluator.CancelEvaluationRequest(name=name), None)
+    assert cancelled.evaluation.state == types.JOB_STATE_CANCELLED
+    again = [
+        (await parts.servicer.RetryEvaluation(evaluator.RetryEvaluationRequest(name=name), None)).evaluation
+        for _ in range(2)
+    ]
+    with OpenAiPort(right) as port:
+        async with parts.working(port):
+            done = [await parts.until(each.name) for each in again]
+    assert sorted(each.state for each in done) == [types.JOB_STATE_SUCCEEDED, types.JOB_STATE_CANCELLED]
+    assert [each.automatic for each in done] == [each.state == types.JOB_STATE_SUCCEEDED for each in done]
+    given_up = await parts.servicer.GetEvaluation(evaluator.GetEvaluationRequest(name=name), None)
+    assert given_up.evaluation.state == types.JOB_STATE_CANCELLED and not given_up.evaluation.automatic
 
 
 async def test_an_imported_version_without_rows_says_so(parts):

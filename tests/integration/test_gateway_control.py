@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 
+from kit import telemetry
 from kit.rpc import errors as kinds
 from kit.store import Database
+from kit.telemetry.trace_files import read_traces
 from services.gateway import commands, domain, store
 from services.gateway.tables import RouteTables
 from sluice.errors import v1 as errors
@@ -244,6 +247,29 @@ async def test_a_candidate_route_comes_is_found_again_and_goes(database: Databas
         around.registry.put(1, registry.MODEL_VERSION_STATE_REJECTED)
         await until(lambda: digest(1) not in around.host.loaded)
         assert await around.state_of(1) == gateway.DEPLOYMENT_STATE_RELEASED
+
+
+async def test_a_load_is_part_of_the_trace_of_what_wanted_it_and_nothing_else_makes_one(
+    database: Database, tmp_path: Path
+) -> None:
+    running = telemetry.configure("gateway", trace_folder=tmp_path / "traces", log_file=tmp_path / "log.jsonl")
+    try:
+        async with control(database) as around:
+            around.registry.put(1, registry.MODEL_VERSION_STATE_PENDING)
+            routes = around.stub(gateway.CandidateRouteServiceStub)
+            asked = gateway.CreateCandidateRouteRequest(parent=PROJECT, model_version=version(1))
+            with telemetry.with_traceparent(f"00-{'a' * 32}-{'b' * 16}-01"):
+                await routes.CreateCandidateRoute(asked)
+            await until(lambda: digest(1) in around.host.loaded)
+            loaded = around.host.listed
+            await until(lambda: around.host.listed > loaded + 2)
+    finally:
+        running.shutdown()
+    spans = {each["name"]: each for each in read_traces(tmp_path / "traces")}
+    assert {each["trace_id"] for each in spans.values()} == {"a" * 32}
+    load, rpc = spans["load model"], spans["sluice.gateway.v1.EngineHostService/LoadModel"]
+    assert load["parent_id"] == spans["sluice.gateway.v1.CandidateRouteService/CreateCandidateRoute"]["span_id"]
+    assert rpc["parent_id"] == load["span_id"] and load["attributes"] == {"model_version": version(1)}
 
 
 async def test_a_candidate_route_that_nobody_keeps_runs_out(database: Database) -> None:

@@ -72,8 +72,10 @@ async def test_an_administrator_of_a_project_gives_keys_there_and_sees_no_other(
         projects = registry.ProjectServiceStub(mine)
         listed = (await projects.ListProjects(registry.ListProjectsRequest())).projects
         assert [each.name for each in listed] == [project]
-        wanted = registry.CreateProjectRequest(project=registry.Project(display_name="mine too"))
-        assert isinstance(await fault_of(projects.CreateProject(wanted)), Denied)
+        # The second names the caller's project where it decides nothing.
+        for named in ({"display_name": "mine too"}, {"name": project, "display_name": "mine too"}):
+            wanted = registry.CreateProjectRequest(project=registry.Project(**named))
+            assert isinstance(await fault_of(projects.CreateProject(wanted)), Denied)
         assert isinstance(
             await fault_of(projects.GetProject(registry.GetProjectRequest(name="projects/default"))), Denied
         )
@@ -147,6 +149,15 @@ async def test_weights_are_imported_once_and_watched(running, channel, project):
     assert list((running.home / "run" / "imports").iterdir()) == []
     page = await stub.ListModelVersions(registry.ListModelVersionsRequest(parent=f"{project}/models/-"))
     assert [each.version for each in page.model_versions] == [2, 1]
+
+
+async def test_an_import_names_no_rows_and_no_base_of_another_project(channel, project):
+    for field in ("dataset_version", "base_model_version"):
+        messages = importing(project, weights())
+        kind = {"dataset_version": "datasets/d", "base_model_version": "models/b"}[field]
+        setattr(messages[0].header, field, f"projects/default/{kind}/versions/1")
+        fault = await fault_of(registry.ModelVersionServiceStub(channel).ImportModelVersion(iter(messages)))
+        assert isinstance(fault, Invalid) and fault.violations[0][0] == f"header.{field}"
 
 
 async def test_pickles_and_headless_imports_are_refused(channel, project):

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.trace import SpanKind
 from rpc_echo import KINDS, Echo, allow_all, answers, invoke, message
 
 from kit import telemetry
@@ -238,7 +239,7 @@ async def test_span_figures_and_log_line_of_a_call(tmp_path: Path) -> None:
     running = telemetry.configure("echo", trace_folder=tmp_path / "traces", log_file=log_file)
     try:
         async with echoing(Echo()) as channel:
-            with telemetry.span("client") as client:
+            with telemetry.span("client", kind=SpanKind.CLIENT) as client:
                 await answers(channel, "StreamUnary", message("row content"))
                 await refused(channel, "UnaryUnary", message(""))
         figures = telemetry.render_metrics()

@@ -12,7 +12,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from rpc_echo import KINDS, SERVICE, Echo, Message, allow_all, answers, invoke, message
 
-from kit.auth.access import authorize
+from kit.auth.access import authorize, bearer
 from kit.rpc import contract, errors
 from kit.rpc.client import connect
 from kit.rpc.interceptors import interceptors
@@ -26,8 +26,10 @@ def nobody(_: Any) -> Any:
 
 
 @asynccontextmanager
-async def behind_gateway(echo: grpc.GenericRpcHandler, **others: str) -> AsyncIterator[tuple[grpc.aio.Channel, Server]]:
-    layers = interceptors(allow_all, authorize)
+async def behind_gateway(
+    echo: grpc.GenericRpcHandler, authenticate: Any = allow_all, **others: str
+) -> AsyncIterator[tuple[grpc.aio.Channel, Server]]:
+    layers = interceptors(authenticate, authorize)
     async with await serve("127.0.0.1:0", [], layers, generic_handlers=[echo]) as backend:
         addresses = {"echo": backend.address, **others}
         channels = {name: connect(address, retries=False) for name, address in addresses.items()}
@@ -73,6 +75,18 @@ async def test_each_kind_passes_with_metadata_and_trailers(kind: str) -> None:
         call = invoke(channel, kind, message())
         await code_at_the_end(call, kind)
         assert ("sluice-trailer", "kept") in list(await call.trailing_metadata())
+
+
+async def test_a_key_sent_twice_is_for_the_service_to_refuse() -> None:
+    def authenticate(metadata: Any) -> Any:
+        bearer(metadata)
+        return allow_all(metadata)
+
+    twice = (("authorization", "Bearer one"), ("authorization", "Bearer two"))
+    async with behind_gateway(Echo(), authenticate) as (channel, _):
+        with pytest.raises(grpc.RpcError) as refused:
+            await answers(channel, "UnaryUnary", message(), metadata=twice)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,9 +1,17 @@
 """The store on a real PostgreSQL: the same suite, and what only a server can show."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+import services.trainer
 from kit.rpc.errors import Unavailable
-from kit.store import Database, migrate
+from kit.store import Database, leading, migrate
+from services.trainer import commands, domain, store
+from services.trainer.backends.local import LocalBackend
+from services.trainer.supervisor import Supervisor
+from sluice.trainer import v1 as trainer
 from tests.servers import new_database, postgres_server
 from tests.unit.kit.store_suite import JobRow, StoreSuite, insert, job
 
@@ -39,3 +47,74 @@ async def test_a_lost_connection_is_unavailable_and_the_next_unit_works(server):
 async def insert_through_a_dead_line(connection) -> None:
     await connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
     await connection.exec_driver_sql("SELECT 1")
+
+
+async def test_one_process_leads_and_another_takes_over_when_its_line_breaks(server):
+    url = await new_database(server)
+    first, second = [await Database.open(url, service="trainer") for _ in range(2)]
+    followed, ended = asyncio.Event(), asyncio.Event()
+
+    async def follow():
+        async with leading(second, "trainer", poll_s=0.02) as leadership:
+            followed.set()
+            await ended.wait()
+            await leadership.check()
+
+    async with asyncio.timeout(20):
+        async with leading(first, "trainer") as leadership:
+            following = asyncio.create_task(follow())
+            await leadership.check()
+            await asyncio.sleep(0.1)
+            assert not followed.is_set()
+            async with second.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                holders = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                await connection.exec_driver_sql(holders)
+            await followed.wait()
+            with pytest.raises(Unavailable):
+                await leadership.check()
+        ended.set()
+        await following
+    for database in (first, second):
+        await database.close()
+
+
+async def test_a_supervisor_outlives_its_database_and_of_two_one_works(server, tmp_path):
+    url = await new_database(server)
+    databases = [await Database.open(url, service="trainer") for _ in range(2)]
+    await migrate(databases[0], Path(services.trainer.__file__).parent / "migrations" / "versions")
+    checked = []
+
+    async def resolve(spec):
+        checked.append(spec.model)
+        return spec
+
+    def supervisor(database, folder):
+        backend = LocalBackend(tmp_path / folder, {}, ["no such program"])
+        limits = {"max_jobs": 1, "heartbeat_s": 30, "waiting_limit_s": 3600}
+        return asyncio.create_task(Supervisor(database, backend, resolve, **limits).run())
+
+    async def submit(model):
+        request = trainer.CreateTrainingJobRequest(parent="projects/p")
+        spec = trainer.TrainingJobSpec(task_type="sft", model=model, sft=trainer.SftRecipe())
+        made = await databases[1].transact(lambda unit: commands.create(unit, request, spec))
+        while await state_of(made.training_job.name) in domain.NEW:  # noqa: ASYNC110 - the other may do it
+            await asyncio.sleep(0.02)
+
+    async def state_of(name):
+        async with databases[1].read() as session:
+            return (await store.JOBS.get(session, name)).state
+
+    loops = [supervisor(database, str(at)) for at, database in enumerate(databases)]
+    async with asyncio.timeout(20):
+        await submit("before")
+        async with databases[1].engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            await connection.exec_driver_sql(f"{others} AND datname = current_database()")
+        await submit("after")
+    assert checked == ["before", "after"]
+    assert not any(loop.done() for loop in loops)
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+    for database in databases:
+        await database.close()

@@ -95,6 +95,16 @@ def test_a_killed_process_is_started_again_and_a_second_start_keeps_the_key(stop
     assert not Home(stopped.home, stopped.variables).is_held()
 
 
+def test_what_a_suite_writes_is_its_owners_alone(stopped):
+    stopped.start()
+    stopped.stop()
+    written = [path for path in stopped.home.rglob("*") if path.is_file() and not path.is_symlink()]
+    public = ("*.pub", "first-key", "kek-id")  # halves of key pairs, a hash, and a name: no secret
+    theirs = [path for path in written if path.stat().st_mode & 0o077 and not any(map(path.match, public))]
+    assert written and not theirs
+    assert stopped.home.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_service_that_cannot_start_says_why(stopped):
     stopped.environ = {"SLUICE_RECONCILE_S": "never"}
     for more in ((), ("--detach",)):

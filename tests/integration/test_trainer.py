@@ -47,13 +47,13 @@ async def gone(world: World, name: str) -> None:
 
 
 async def test_a_job_from_rows_to_stored_weights(world: World, running: Trainer) -> None:
-    name = await running.create(seed=6)
+    name = await running.create(seed=6, gate_policy="strict")
     job = await running.end_of(name)
     assert job.state == S["SUCCEEDED"], job.failure
     words = ["CREATED", "VALIDATING", "QUEUED", "PREPARING", "RUNNING", "SUCCEEDED"]
     assert [entry.state for entry in job.history] == [S[word] for word in words]
     assert (job.spec.dataset_version, job.spec.base_model_version) == (f"{DATASET}/3", f"{BASE}/1")
-    assert (job.spec.gate_policy, job.spec.endpoint) == ("gate", "m")
+    assert (job.spec.gate_policy, job.spec.endpoint) == ("strict", "m")
     [file] = job.result.artifact.files
     weights = b"".join([piece async for piece in world.blobs.open("projects/p", file.digest)])
     assert weights == b"base weights" + ROWS["train"] + ROWS["validation"]
@@ -235,6 +235,7 @@ async def test_rows_that_do_not_arrive_whole_fail_the_job(world: World, running:
 REFUSED = [
     ({"dataset_version": f"{DATASET}/9"}, errors.ERROR_REASON_NOT_FOUND, "versions/9"),
     ({"task_type": "vision"}, errors.ERROR_REASON_NOT_FOUND, "vision"),
+    ({"gate_policy": "stric"}, errors.ERROR_REASON_NOT_FOUND, "projects/p/gatePolicies/stric"),
     ({"base_model_version": f"{BASE}/2"}, errors.ERROR_REASON_INVALID_FIELD, "is an adapter"),
     (
         {"task_type": "pretrain", "pretrain": trainer.PretrainRecipe()},

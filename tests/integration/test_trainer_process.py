@@ -11,6 +11,7 @@ import grpc
 import pytest
 import trainer_parts
 
+from kit.auth import Identity
 from kit.rpc.client import connect
 from sluice.trainer import v1 as trainer
 from tests.servers import free_port, nats_server
@@ -33,8 +34,11 @@ async def test_the_process_serves_and_stops(tmp_path: Path) -> None:
                     answer = await stub.ListTrainingJobs(trainer.ListTrainingJobsRequest(parent="projects/p"))
                     assert not answer.training_jobs
                     report = trainer.ReportAttemptRequest(training_job="projects/p/trainingJobs/x", epoch=1)
+                    own = Identity.load(world.settings.identity_folder / "trainer.key").token("trainer")
                     with pytest.raises(grpc.aio.AioRpcError) as raised:
-                        await trainer.AttemptServiceStub(channel).ReportAttempt(report)
+                        await trainer.AttemptServiceStub(channel).ReportAttempt(
+                            report, metadata=(("authorization", f"Bearer {own}"),)
+                        )
                     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
             finally:
                 process.terminate()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import openai
 import pytest
 
+from kit import telemetry
+from kit.telemetry.trace_files import read_traces
 from services.gateway.worker.app import Limits, Worker
 from services.gateway.worker.exchange import Timeouts
 from services.gateway.worker.policy import EVALUATOR
 from services.gateway.worker.serve import serving
-from services.gateway.worker.served import Served, ServedLog
+from services.gateway.worker.served import ServedLog
 from services.gateway.worker.snapshot import (
     Arm,
     Candidate,
@@ -33,6 +35,7 @@ from services.gateway.worker.snapshot import (
 PROJECT = "projects/default"
 ENDPOINT = f"{PROJECT}/endpoints/assistant"
 PROMPT = [{"role": "user", "content": "a very private question"}]
+Spans = Callable[[], list[dict[str, Any]]]
 Behavior = Callable[["Ask", asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -152,7 +155,6 @@ class Gateway:
     one: Engine
     two: Engine
     record: Path
-    recorded: asyncio.Queue[Served]
     revision: int = 1
     clients: list[openai.AsyncOpenAI] = field(default_factory=list)
 
@@ -194,24 +196,23 @@ QUICK = Timeouts(connect_s=0.5, first_byte_s=0.3, idle_s=0.3, total_s=0.4, reque
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, timeouts: Timeouts | None = None, withdrawn_ends_s: float = 30
+    folder: Path, timeouts: Timeouts | None = None, withdrawn_ends_s: float = 30, trace_ratio: float = 0.0
 ) -> AsyncIterator[Gateway]:
     record = folder / "served.jsonl"
     limits = Limits(request_bytes=10_000, answer_bytes=100_000)
-    recorded: asyncio.Queue[Served] = asyncio.Queue()
     worker = Worker(
         ServedLog(record),
         timeouts=timeouts,
         limits=limits,
         verify_token=TOKENS.get,
-        observe=recorded.put_nowait,
+        trace_ratio=trace_ratio,
         withdrawn_ends_s=withdrawn_ends_s,
     )
     one, two = Engine(), Engine()
     await one.start()
     await two.start()
     async with serving(worker, "127.0.0.1") as port:
-        gateway = Gateway(worker, f"http://127.0.0.1:{port}", one, two, record, recorded)
+        gateway = Gateway(worker, f"http://127.0.0.1:{port}", one, two, record)
         worker.swap_keys(KEYS)
         gateway.route(0)
         yield gateway
@@ -302,11 +303,69 @@ async def test_connections_to_an_engine_are_kept_and_a_dead_one_is_replaced(gate
 async def test_a_trace_is_continued_and_ids_are_kept(gateway: Gateway) -> None:
     more = f"traceparent: 00-{'a' * 32}-{'b' * 16}-01\r\nx-request-id: job-7\r\n"
     _, headers, _ = await post(gateway, ask_body(), more=more)
-    assert headers["traceparent"].startswith(f"00-{'a' * 32}-")
+    assert headers["traceresponse"].startswith(f"00-{'a' * 32}-")
     assert headers["x-request-id"] == "job-7"
-    assert gateway.one.asks[0].headers["traceparent"] == headers["traceparent"]
+    assert gateway.one.asks[0].headers["traceparent"] == headers["traceresponse"]
     *_, line = await gateway.served()
     assert (line["trace_id"], line["request_id"]) == ("a" * 32, "job-7")
+
+
+@pytest.fixture
+def spans(tmp_path: Path) -> Iterator[Spans]:
+    """The spans of the worker so far."""
+    running = telemetry.configure("gateway-worker", trace_folder=tmp_path / "traces", log_file=tmp_path / "log.jsonl")
+
+    def kept() -> list[dict[str, Any]]:
+        running.flush()
+        return list(read_traces(tmp_path / "traces"))
+
+    yield kept
+    running.shutdown()
+
+
+async def test_a_request_of_a_kept_trace_is_one_span_without_content(gateway: Gateway, spans: Spans) -> None:
+    more = f"traceparent: 00-{'a' * 32}-{'b' * 16}-0%d\r\n"
+    _, headers, _ = await post(gateway, ask_body(), more=more % 1)
+    await post(gateway, ask_body(), more=more % 0)
+    await post(gateway, ask_body())  # nobody asked for a trace, and no share is kept
+    (span,) = spans()
+    assert (span["trace_id"], span["parent_id"]) == ("a" * 32, "b" * 16)
+    assert headers["traceresponse"] == f"00-{'a' * 32}-{span['span_id']}-01"
+    assert (span["name"], span["status"]) == ("POST /v1/chat/completions", "UNSET")
+    attributes = span["attributes"]
+    took_ms = attributes.pop("duration_ms")
+    assert attributes == {"endpoint": ENDPOINT, "model_version": name(2), "http.response.status_code": 200}
+    assert 0 < took_ms <= (span["end_unix_ns"] - span["start_unix_ns"]) / 1e6
+
+
+async def test_a_share_of_the_other_requests_begins_a_trace(tmp_path: Path, spans: Spans) -> None:
+    async with running(tmp_path, trace_ratio=1.0) as gateway:
+        stream = await gateway.client().chat.completions.create(model="assistant", messages=PROMPT, stream=True)
+        assert [chunk async for chunk in stream]
+        _, trace_id, span_id, flags = stream.response.headers["traceresponse"].split("-")
+        assert gateway.one.asks[0].headers["traceparent"].split("-")[1] == trace_id
+    (span,) = spans()
+    assert (span["trace_id"], span["span_id"], span["parent_id"]) == (trace_id, span_id, "") and int(flags, 16) & 1
+    assert 0 < span["attributes"]["ttft_ms"] <= span["attributes"]["duration_ms"]
+    assert "private" not in (tmp_path / "traces" / "gateway-worker.jsonl").read_text()
+
+
+async def test_spans_say_how_a_request_failed(tmp_path: Path, spans: Spans) -> None:
+    async def refuses(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        answer(writer, {"error": {"message": "too long"}}, "400 Bad Request")
+
+    async with running(tmp_path, trace_ratio=1.0) as gateway:
+        status, headers, _ = await post(gateway, ask_body(), key="sk-nobody")
+        assert status == 401 and int(headers["traceresponse"][-2:], 16) & 1
+        gateway.one.behavior = refuses
+        assert (await post(gateway, ask_body()))[0] == 400
+        await gateway.one.stop()
+        assert (await post(gateway, ask_body()))[0] == 502
+    found = [
+        (each["attributes"]["http.response.status_code"], each["attributes"]["error.type"], each["status"])
+        for each in spans()
+    ]
+    assert found == [(401, "unauthenticated", "UNSET"), (400, "refused", "UNSET"), (502, "unreachable", "ERROR")]
 
 
 async def test_sessions_stick_and_the_record_says_who_served(gateway: Gateway) -> None:
@@ -390,7 +449,9 @@ async def test_a_client_that_leaves_stops_the_engine(gateway: Gateway, stream: b
     writer.transport.abort()
     async with asyncio.timeout(0.5):
         await gateway.one.hung_up.wait()
-    await gateway.recorded.get()
+    async with asyncio.timeout(5):
+        while [line["kind"] for line in await gateway.served()][-1] != "request":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert gateway.worker.figures.in_flight(ENDPOINT, name(2)) == 0
     *_, line = await gateway.served()
     assert (line["status"], line["error"]) == (499, "client_gone")
@@ -617,34 +678,78 @@ async def test_requests_framed_two_ways_never_reach_an_engine(gateway: Gateway, 
     assert gateway.one.asks == []
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_of_a_withdrawn_version_is_cut_in_the_end(tmp_path: Path, stream: bool) -> None:
-    async def endless(ask: Ask, writer: asyncio.StreamWriter) -> None:
+@contextlib.asynccontextmanager
+async def endless(gateway: Gateway, stream: bool) -> AsyncIterator[asyncio.StreamReader]:
+    """A request to the stable version under way; it would never end."""
+
+    async def behavior(ask: Ask, writer: asyncio.StreamWriter) -> None:
         if stream:
             begin_stream(writer)
             event(writer, token("m-2", "x"))
         await asyncio.Event().wait()
 
+    gateway.one.behavior = behavior
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    body = ask_body(stream)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
+    writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    await gateway.one.asked.wait()
+    if stream:
+        await read_head(reader)
+    yield reader
+    writer.close()
+    gateway.one.behavior = normal
+
+
+async def assert_cut(gateway: Gateway, text: str) -> None:
+    assert "version_withdrawn" in text
+    assert "[DONE]" not in text
+    await gateway.one.hung_up.wait()
+    *_, line = await gateway.served()
+    assert (line["error"], line["status"]) == ("withdrawn", 503)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_of_a_withdrawn_version_is_cut_in_the_end(tmp_path: Path, stream: bool) -> None:
     async with running(tmp_path, withdrawn_ends_s=0.05) as gateway:
-        gateway.one.behavior = endless
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-        body = ask_body(stream)
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
-        writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-        await gateway.one.asked.wait()
-        if stream:
-            await read_head(reader)
-        gateway.route(0)  # still there: it may go on
-        gateway.route(100, stable=False)
-        text = (await reader.read()).decode()
-        writer.close()
-        assert "version_withdrawn" in text
-        assert "[DONE]" not in text
-        await gateway.one.hung_up.wait()
-        *_, line = await gateway.served()
-        assert (line["error"], line["status"]) == ("withdrawn", 503)
-        gateway.one.behavior = normal
+        async with endless(gateway, stream) as reader:
+            gateway.route(0)  # still there: it may go on
+            gateway.route(100, stable=False)
+            text = (await reader.read()).decode()
+        await assert_cut(gateway, text)
         assert (await post(gateway, ask_body()))[1]["x-sluice-version"] == name(3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_revoked_version_is_cut_at_once_and_no_table_brings_it_back(gateway: Gateway, stream: bool) -> None:
+    gateway.route(50)
+    gateway.route(0)
+    async with endless(gateway, stream) as reader:
+        gateway.worker.revoke(name(2))
+        text = (await reader.read()).decode()
+    await assert_cut(gateway, text)
+    gateway.route(10)  # as a control process would say that has not heard of it
+    before = len(gateway.one.asks)
+    status, _, refused = await post(gateway, ask_body())
+    assert status == 503, refused  # nobody is promoted by it
+    assert (await post(gateway, ask_body(model="assistant@2")))[0] == 404
+    assert len(gateway.one.asks) == before
+
+
+async def test_the_share_of_a_revoked_candidate_is_the_stable_versions(gateway: Gateway) -> None:
+    async def silent(ask: Ask, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    gateway.two.behavior = silent
+    gateway.route(100)
+    waiting = asyncio.create_task(post(gateway, ask_body()))
+    await gateway.two.asked.wait()
+    gateway.worker.revoke(name(3))
+    assert (await waiting)[1]["x-sluice-version"] == name(2)  # nothing had been sent to the client
+    for _ in range(5):
+        assert (await post(gateway, ask_body()))[1]["x-sluice-version"] == name(2)
+    record = await gateway.served()
+    assert [line.get("instead_of") for line in record if line["kind"] == "request"] == [name(3), *5 * [None]]
 
 
 async def test_an_older_table_is_ignored(gateway: Gateway) -> None:
@@ -680,3 +785,26 @@ async def test_health_and_metrics(tmp_path: Path) -> None:
         status, text = await get("/metrics", "sk-ops")
         assert status == 200
         assert b"# TYPE sluice_gateway_requests_total counter" in text
+
+
+async def test_nobody_holds_a_connection_without_a_request(tmp_path: Path) -> None:
+    worker = Worker(ServedLog(tmp_path / "served.jsonl"))
+    async with serving(worker, "127.0.0.1", head_s=0.2) as port:
+        ends = []
+        whole = b"GET /nope HTTP/1.1\r\nhost: x\r\n\r\n"
+        for sent in (b"", whole[:20], whole + whole[:20]):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            ends.append(asyncio.wait_for(reader.read(), 5))
+        answers = await asyncio.gather(*ends)
+    assert [answer[:12] for answer in answers] == [b"", b"", b"HTTP/1.1 404"]
+
+
+async def test_a_trailer_does_not_say_who_asks(gateway: Gateway) -> None:
+    body = ask_body()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-nobody\r\n")
+    writer.write(b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(body), body))
+    writer.write(b"authorization: Bearer sk-user\r\n\r\n")
+    assert (await read_head(reader))[0] == 401
+    writer.close()

@@ -17,9 +17,11 @@ from kit.auth import AccessSnapshot, Authenticator, Identity, Verifier, authoriz
 from kit.rpc.interceptors import interceptors
 from kit.rpc.server import Server, Service, serve
 from kit.settings import Settings
+from kit.telemetry.trace_files import read_traces
 from services.gateway.engines.process import EngineProcess
 from services.gateway.engines.process import free_port as engine_port
 from services.gateway.engines.protocol import Launch
+from sluice.events import v1 as events
 from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
@@ -51,6 +53,33 @@ class Registry(registry.AccessServiceServicer):
                     key.role_bindings.add(project=project, role=role)
             yield response
             await changed.wait()
+
+
+class Log(events.EventServiceServicer):
+    """The registry's event log, of revocations alone; what it says again and again has one sequence."""
+
+    def __init__(self) -> None:
+        self.revoked: list[str] = []
+        self.changed = asyncio.Event()
+        self.asked: list[int | None] = []
+        self.followed = asyncio.Event()
+
+    def revoke(self, version: str) -> None:
+        self.revoked.append(version)
+        self.changed.set()
+
+    async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[events.WatchEventsResponse]:
+        self.asked.append(request.after_sequence if request.HasField("after_sequence") else None)
+        sent = self.asked[-1] if self.asked[-1] is not None else len(self.revoked)
+        self.followed.set()
+        while True:
+            for sequence, version in enumerate(self.revoked[sent:], sent + 1):
+                type_ = "sluice.registry.v1.model_version.revoked"
+                event = events.Event(type=type_, subject=version, sequence=sequence)
+                yield events.WatchEventsResponse(event=event)
+            sent = len(self.revoked)
+            self.changed.clear()
+            await self.changed.wait()
 
 
 class Control(gateway.RouteServiceServicer):
@@ -103,11 +132,17 @@ class Around:
     folder: Path
     registry: Registry = field(default_factory=Registry)
     control: Control = field(default_factory=Control)
+    log: Log = field(default_factory=Log)
     engines: list[EngineProcess] = field(default_factory=list)
+    serving: Server | None = None  # of the registry
 
-    async def serve(self, name: str, service: Service) -> Server:
+    async def serve(self, name: str, *services: Service) -> Server:
         authenticator = Authenticator(AccessSnapshot(), Verifier(self.settings.identity_folder), service=name)
-        return await serve(self.settings.address(name), [service], interceptors(authenticator, authorize))
+        return await serve(self.settings.address(name), services, interceptors(authenticator, authorize))
+
+    async def serve_registry(self) -> Server:
+        log = (events.add_EventServiceServicer_to_server, self.log)
+        return await self.serve("registry", (registry.add_AccessServiceServicer_to_server, self.registry), log)
 
     async def serve_control(self) -> Server:
         return await self.serve("gateway", (gateway.add_RouteServiceServicer_to_server, self.control))
@@ -156,9 +191,9 @@ async def around(tmp_path: Path) -> AsyncIterator[Around]:
     settings, environ = prepared(tmp_path)
     made = Around(settings, environ, tmp_path)
     made.registry.say(user=[(PROJECT, types.ROLE_INFERENCE)], visitor=[("projects/other", types.ROLE_ADMIN)])
-    keys = await made.serve("registry", (registry.add_AccessServiceServicer_to_server, made.registry))
+    made.serving = await made.serve_registry()
     yield made
-    await keys.stop(0)
+    await made.serving.stop(0)
     for engine in made.engines:
         await engine.stop()
 
@@ -223,16 +258,53 @@ async def test_a_worker_follows_keys_and_routes_and_outlives_its_control(around:
     assert record.read_text().count('"kind":"request"') == 4
 
 
+async def test_a_revocation_holds_while_the_control_process_is_away_and_none_is_missed(around: Around) -> None:
+    control, one = around.control, await around.engine(1)
+    control.say(table(1, (2, one)))
+    server = await around.serve_control()
+    with process("services.gateway.worker.__main__", around.environ, around.folder / "worker.log"):
+        async with around.client() as user:
+            await eventually(user, 200, 60)
+            async with asyncio.timeout(10):
+                await around.log.followed.wait()
+            await server.stop(0)
+            assert (await chat(user)).status_code == 200
+            around.log.revoke(f"{VERSION}/9")
+            around.log.revoke(f"{VERSION}/2")
+            async with asyncio.timeout(1):  # I2: in less than a second
+                while (await chat(user)).status_code == 200:
+                    pass
+            server = await around.serve_control()
+            await control.until(lambda: control.heard[-1].revision == 1)
+            assert (await chat(user)).status_code == 503
+
+            assert around.serving is not None
+            await around.serving.stop(0)
+            around.log.revoke(f"{VERSION}/3")
+            control.say(table(2, (3, one)))
+            await control.until(lambda: control.heard[-1].revision == 2)
+            around.serving = await around.serve_registry()
+            async with asyncio.timeout(10):
+                while (await chat(user)).status_code == 200:
+                    pass
+            assert around.log.asked == [None, 2]
+    await server.stop(0)
+
+
 async def test_without_auth_everybody_may_and_services_keep_their_names(around: Around) -> None:
     around.control.say(table(1, (2, await around.engine(2))))
     server = await around.serve_control()
-    environ = {**around.environ, "ENABLE_AUTH": "false"}
+    environ = {**around.environ, "ENABLE_AUTH": "false", "SLUICE_HTTP_TRACE_RATIO": "1"}
     with process("services.gateway.worker.__main__", environ, around.folder / "worker.log"):
         async with around.client("nobody") as client:
             await eventually(client, 200, 60)
             del client.headers["authorization"]
-            assert (await chat(client)).status_code == 200
+            answer = await chat(client)
+            assert answer.status_code == 200
     await server.stop(0)
+    (span,) = read_traces(around.settings.home / "logs" / "traces")  # of what nobody asked for there is none
+    assert span["trace_id"] == answer.headers["traceresponse"].split("-")[1]
+    assert (span["service"], span["attributes"]["model_version"]) == ("gateway-worker", f"{VERSION}/2")
 
 
 async def test_a_taken_port_is_one_sentence(around: Around) -> None:

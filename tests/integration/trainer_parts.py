@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -92,6 +93,15 @@ class TaskTypes(registry.TaskTypeServiceServicer):
         return registry.GetTaskTypeResponse(task_type=registry.TaskType(recipe=name, gate_policy="gate"))
 
 
+class Policies(registry.GatePolicyServiceServicer):
+    """`strict`."""
+
+    async def GetGatePolicy(self, request: registry.GetGatePolicyRequest, context: object) -> object:
+        if request.name != "projects/p/gatePolicies/strict":
+            raise NotFound(f"gate policy `{request.name}` does not exist")
+        return registry.GetGatePolicyResponse()
+
+
 def authenticator(settings: Settings, service: str, enabled: bool) -> Authenticator:
     return Authenticator(AccessSnapshot(), Verifier(settings.identity_folder), service=service, enabled=enabled)
 
@@ -146,7 +156,8 @@ class Trainer:
         while True:
             seen = self.database.changed.count
             async with self.database.read() as session:
-                if name not in {placement.job for placement, _ in await store.busy_placements(session)}:
+                busy = await store.busy_placements(session, self.database.clock() - timedelta(days=1))
+                if name not in {placement.job for placement, _ in busy}:
                     return
             await self.database.changed.wait(seen, 0.2)
 
@@ -208,6 +219,7 @@ async def world(folder: Path, free_ports: Sequence[int]) -> AsyncIterator[World]
         "registry": [
             (registry.add_ModelVersionServiceServicer_to_server, Models(artifact)),
             (registry.add_TaskTypeServiceServicer_to_server, TaskTypes()),
+            (registry.add_GatePolicyServiceServicer_to_server, Policies()),
         ],
     }
     async with AsyncExitStack() as stack:
@@ -238,6 +250,7 @@ async def running(environ: dict[str, str], command: Sequence[str] = AGENT) -> As
             dataset.DatasetVersionServiceStub(await channel("dataset")),
             registry.ModelVersionServiceStub(await channel("registry")),
             registry.TaskTypeServiceStub(await channel("registry")),
+            registry.GatePolicyServiceStub(await channel("registry")),
         )
         client = await stack.enter_async_context(connect(settings.address("trainer")))
         backend = LocalBackend(jobs, environ, command)

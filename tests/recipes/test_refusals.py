@@ -121,3 +121,17 @@ def test_the_loss_counts_the_answers_and_their_end_only(pretrained: Path) -> Non
     marked = tokenizer.chat_template
     tokenizer.chat_template = marked.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
     assert counted(talk) == "card_lost<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"), [(BadInput("hidden_size 7 must be even."), False), (ValueError(SECRET), True)]
+)
+def test_the_log_has_a_traceback_only_of_what_nobody_explains(tmp_path: Path, capsys, error, traced: bool) -> None:
+    def train(job: object) -> None:
+        raise error
+
+    assert run_recorded(tmp_path, train) == 1
+    log = capsys.readouterr().err
+    assert ("Traceback" in log) == traced
+    assert traced or log == "error: hidden_size 7 must be even.\n"
+    assert SECRET not in result(tmp_path)["error"]["message"]

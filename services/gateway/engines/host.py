@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kit.telemetry import span
 from services.gateway.engines.adapter_files import check_adapter
 from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady
 from services.gateway.engines.process import EngineProcess, Progress, free_port, write_private
@@ -201,15 +202,16 @@ class EngineHost:
 
     async def _load_and_ask(self, process: EngineProcess, adapter_dir: Path, digest: str) -> None:
         name = served_name(digest)
-        await process.engine.load_adapter(process.client, name, adapter_dir.resolve())
-        try:
-            await process.engine.ready(process.client, process.launch.task, name)
-        except NotReady as silence:  # it was ready a moment ago
-            raise EngineLost("The engine stopped answering.", "Call ensure to start it again.") from silence
-        except EngineError as failure:
-            fix = "Look for overflow in its weights, and train it again for this base."
-            process.tainted = True
-            raise AdapterRejected(f"Adapter {name} gave no sound answer.", fix) from failure
+        with span("engine.load", adapter=name, model=process.launch.model):
+            await process.engine.load_adapter(process.client, name, adapter_dir.resolve())
+            try:
+                await process.engine.ready(process.client, process.launch.task, name)
+            except NotReady as silence:  # it was ready a moment ago
+                raise EngineLost("The engine stopped answering.", "Call ensure to start it again.") from silence
+            except EngineError as failure:
+                fix = "Look for overflow in its weights, and train it again for this base."
+                process.tainted = True
+                raise AdapterRejected(f"Adapter {name} gave no sound answer.", fix) from failure
 
     async def _prove_on_scratch(self, adapter_dir: Path, digest: str, wanted: Wanted) -> None:
         async with self._scratch:
@@ -218,8 +220,9 @@ class EngineHost:
             folder = self._root / "scratch"
             process = EngineProcess.spawn(folder, self._engine, self._launch(wanted))
             try:
-                await process.wait_ready(timeout_s=self._start_timeout_s, progress=self._progress)
-                await self._load_and_ask(process, adapter_dir, digest)
+                with span("engine.prove", adapter=served_name(digest)):
+                    await process.wait_ready(timeout_s=self._start_timeout_s, progress=self._progress)
+                    await self._load_and_ask(process, adapter_dir, digest)
             except EngineLost as loss:
                 fix = "Read scratch/engine.log, and train it again for this base."
                 raise AdapterRejected(f"Adapter {served_name(digest)} took its scratch engine down.", fix) from loss

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 
+from kit.telemetry import span
 from services.gateway.engines.engine_log import last_error, last_line, trim
 from services.gateway.engines.errors import EngineError, EngineLost, NotReady
 from services.gateway.engines.pids import birth_of, group_alive
@@ -100,24 +101,9 @@ class EngineProcess:
 
         Raises NotReady when it ends early or the time is up, EngineError when it answers wrongly.
         """
-        started = time.monotonic()
         try:
-            while not await self._answers():
-                waited_s = time.monotonic() - started
-                if not self.alive():
-                    reason = last_error(self.folder / "engine.log")
-                    raise NotReady(
-                        f"The engine ended before it was ready: {reason}.",
-                        "Correct that and ensure it again.",
-                    )
-                if waited_s > timeout_s:
-                    raise NotReady(
-                        f"The engine was not ready within {timeout_s:g} s.",
-                        "Allow more time or a smaller model.",
-                    )
-                if progress is not None:
-                    progress(waited_s, last_line(self.folder / "engine.log"))
-                await asyncio.sleep(_POLL_S)
+            with span("engine.start", engine=self.engine.name, model=self.launch.model):
+                await self._first_answer(timeout_s, progress)
         except NotReady:
             await self.stop()
             raise
@@ -127,6 +113,25 @@ class EngineProcess:
             raise EngineError(f"{failure.reason} Its log says: {cause}.", failure.fix) from failure
         self.ready = True
         self._save()
+
+    async def _first_answer(self, timeout_s: float, progress: Progress | None) -> None:
+        started = time.monotonic()
+        while not await self._answers():
+            waited_s = time.monotonic() - started
+            if not self.alive():
+                reason = last_error(self.folder / "engine.log")
+                raise NotReady(
+                    f"The engine ended before it was ready: {reason}.",
+                    "Correct that and ensure it again.",
+                )
+            if waited_s > timeout_s:
+                raise NotReady(
+                    f"The engine was not ready within {timeout_s:g} s.",
+                    "Allow more time or a smaller model.",
+                )
+            if progress is not None:
+                progress(waited_s, last_line(self.folder / "engine.log"))
+            await asyncio.sleep(_POLL_S)
 
     async def _answers(self) -> bool:
         try:

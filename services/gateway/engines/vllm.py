@@ -74,6 +74,7 @@ def _environment(launch: Launch) -> dict[str, str]:
         "VLLM_CONFIG_ROOT": str(launch.cache_dir / "vllm"),
         "VLLM_PLUGINS": "",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_MAX_N_SEQUENCES": "128",  # as OpenAI has it; 16384 answers to one question keep all others waiting
         "DO_NOT_TRACK": "1",
         "HF_HOME": str(launch.cache_dir / "huggingface"),
         "HF_HUB_OFFLINE": "1",

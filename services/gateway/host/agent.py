@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kit.blobs import BlobStore
 from kit.rpc.errors import Fault, Invalid, StateConflict, Unavailable
-from kit.telemetry import get_log, span
+from kit.telemetry import get_log
 from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost
 from services.gateway.engines.host import EngineHost
 from services.gateway.engines.served import Running, Wanted, plain_digest
@@ -92,12 +92,12 @@ class EngineAgent:
         async with self._locks[plain_digest(weights.digest)]:
             weights_folder = await self._folder(project, weights)
             adapter_folder = await self._folder(project, artifact) if base else None
-            with engine_faults(), span("engine.start", digest=weights.digest):
+            with engine_faults():
                 running = await self._engines.ensure(
                     weights_folder, weights.digest, lora=True, direct=adapter_folder is None
                 )
             if adapter_folder is not None:
-                with engine_faults(), span("engine.load", digest=artifact.digest, base=weights.digest):
+                with engine_faults():
                     running = await self._engines.load(adapter_folder, artifact.digest, base_digest=weights.digest)
             log.info("version_loaded", digest=artifact.digest, base=base.digest if base else "")
             return self._shown(running)

@@ -34,7 +34,7 @@ from services.gateway.worker.policy import VerifyToken, admit, authenticate, may
 from services.gateway.worker.reading import read_body
 from services.gateway.worker.served import Served, ServedLog, TableSwapped
 from services.gateway.worker.snapshot import KeyTable, Principal, RouteTable, Upstream
-from services.gateway.worker.trace import continue_trace, request_id
+from services.gateway.worker.trace import Trace, continue_trace, describe, keeping, request_id
 from services.gateway.worker.upstream import EnginePool
 
 WITHDRAWN_ENDS_S = 30.0
@@ -57,8 +57,9 @@ class Worker:
     thread.
 
     `verify_token` turns a service's token into its principal. `anonymous`, where given, is who everybody without
-    a valid service token is (ENABLE_AUTH=false). `observe` sees each record, to make a span of it. A request of a
-    version that a new table no longer names may take `withdrawn_ends_s` to end, then it is cut.
+    a valid service token is (ENABLE_AUTH=false). A request whose caller keeps a trace gets a span, and `trace_ratio`
+    of the others. A request of a version that a new table no longer names may take `withdrawn_ends_s` to end, then it
+    is cut.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Worker:
         figures: Figures | None = None,
         verify_token: VerifyToken | None = None,
         anonymous: Principal | None = None,
-        observe: Callable[[Served], None] | None = None,
+        trace_ratio: float = 0.0,
         clock: Callable[[], float] = time.time,
         withdrawn_ends_s: float = WITHDRAWN_ENDS_S,
     ) -> None:
@@ -81,8 +82,12 @@ class Worker:
         self._limits = limits or Limits()
         self._verify_token = verify_token
         self._anonymous = anonymous
-        self._observe = observe
+        self._trace_ratio = trace_ratio
         self._clock = clock
+        self._told: RouteTable | None = None
+        #: What the registry took back. It stays so: no version is approved again.
+        self._revoked: frozenset[str] = frozenset()
+        #: The table in force: what was told, without what was taken back.
         self._table: RouteTable | None = None
         self._table_at = 0
         self._keys: KeyTable | None = None
@@ -106,7 +111,7 @@ class Worker:
         """From its return on, every request is admitted by `table` alone. An older revision is ignored."""
         if self._table is not None and table.revision < self._table.revision:
             return
-        before, self._table = self._table, table
+        before, self._told, self._table = self._table, table, table.without(self._revoked)
         self._table_at = int(self._clock())
         self.served.add(TableSwapped(self._clock(), table.revision))
         named = {(upstream.url, upstream.key) for upstream in table.upstreams()}
@@ -115,6 +120,14 @@ class Worker:
         withdrawn = before.versions() - table.versions() if before is not None else frozenset()
         if withdrawn and self._around is not None:
             self._around.loop.call_later(self._withdrawn_ends_s, self._cut, withdrawn)
+
+    def revoke(self, version: str) -> None:
+        """From its return on, no request is admitted to `version` and no byte of it leaves, whatever tables say."""
+        self._revoked |= {version}
+        if self._told is not None:
+            self._table = self._told.without(self._revoked)
+        for call in [call for call in self._calls if call.target.version == version]:
+            call.withdraw()
 
     def swap_keys(self, keys: KeyTable) -> None:
         """From its return on, `keys` alone says who may call."""
@@ -159,27 +172,28 @@ class Worker:
             await refuse(send, Internal("The gateway failed; the request id names the cause in its log."), base)
 
     async def _infer(self, path: str, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send) -> None:
-        trace = continue_trace(headers.get(b"traceparent"))
+        trace = continue_trace(headers.get(b"traceparent"), path, self._trace_ratio)
         identity = request_id(headers.get(b"x-request-id"))
-        base += [(b"x-request-id", identity), (b"traceparent", trace.header)]
-        principal = may_infer(self._who(headers))
-        body = await read_body(
-            receive, headers, self._limits.request_bytes, self._timeouts.request_body_s, self._patience
-        )
-        request = parse_request(body)
-        table = self._table
-        if table is None:
-            raise NotReady("The gateway has not received its routes yet; try again in a moment.")
-        session = session_key(headers.get(b"x-sluice-session"), request.user, principal)
-        target = admit(request.model, session, table, principal)
-        around = self._around or self._settle()
-        exchange = Exchange(self._timeouts, around.loop, streaming=request.stream)
-        call = Call(around, target, request, exchange, trace, identity)
-        try:
-            await call.run(path, receive, send)
-        except BaseException:
-            base[:] = call.headers()  # as late as this: the stable arm may have been asked instead
-            raise
+        base += [(b"x-request-id", identity), (b"traceresponse", trace.header)]
+        with keeping(trace):
+            principal = may_infer(self._who(headers))
+            body = await read_body(
+                receive, headers, self._limits.request_bytes, self._timeouts.request_body_s, self._patience
+            )
+            request = parse_request(body)
+            table = self._table
+            if table is None:
+                raise NotReady("The gateway has not received its routes yet; try again in a moment.")
+            session = session_key(headers.get(b"x-sluice-session"), request.user, principal)
+            target = admit(request.model, session, table, principal)
+            around = self._around or self._settle()
+            exchange = Exchange(self._timeouts, around.loop, streaming=request.stream)
+            call = Call(around, target, request, exchange, trace, identity)
+            try:
+                await call.run(path, receive, send)
+            except BaseException:
+                base[:] = call.headers()  # as late as this: the stable arm may have been asked instead
+                raise
 
     async def _look_up(self, path: str, method: str, headers: dict[bytes, bytes], base: Headers, send: Send) -> None:
         if path == "/healthz":
@@ -246,7 +260,7 @@ class Worker:
             self._pools[upstream.url, upstream.key] = pool
         return pool
 
-    def _record(self, served: Served) -> None:
+    def _record(self, served: Served, trace: Trace) -> None:
         self.served.add(served)
-        if self._observe is not None:
-            self._observe(served)
+        if trace.span is not None:
+            describe(trace.span, served)

@@ -36,7 +36,7 @@ class Surroundings(NamedTuple):
     table: Callable[[], RouteTable | None]
     pool: Callable[[Upstream], EnginePool]
     figures: Figures
-    record: Callable[[Served], None]
+    record: Callable[[Served, Trace], None]
     now: Callable[[], float]
     loop: asyncio.AbstractEventLoop
     patience: Patience
@@ -80,7 +80,7 @@ class Call:
             (b"x-sluice-version", self.target.version.encode()),
             (b"x-sluice-endpoint", self.target.endpoint.encode()),
             (b"x-request-id", self._request_id),
-            (b"traceparent", self._trace.header),
+            (b"traceresponse", self._trace.header),
         ]
 
     async def run(self, path: str, receive: Receive, send: Send) -> None:
@@ -116,7 +116,9 @@ class Call:
             self._count(error, status)
 
     def withdraw(self) -> None:
-        """Cut the answer: its version may not serve any more. The client is told so."""
+        """Cut the answer: its version may not serve any more. The client is told so, or gets one of the stable
+        version where nothing was sent to it yet.
+        """
         self._exchange.abort(Withdrawn("This version was withdrawn while it answered; send the request again."))
 
     def _slow(self) -> None:
@@ -132,15 +134,22 @@ class Call:
     async def _reach(self, path: str) -> None:
         try:
             await self._post(path)
-        except Unreachable as fault:
+        except (Unreachable, Withdrawn) as fault:
             table = self._around.table()
             instead = stable_instead(self.target, table) if table is not None else None
             if instead is None:
                 raise
+            self._begin_again()
             self._count(fault, fault.status, record=False)
             self._instead_of, self.target = self.target.version, instead
             self._around.figures.began(instead.endpoint, instead.version)
             await self._post(path)
+
+    def _begin_again(self) -> None:
+        """Nothing was sent to the client yet, so another engine may answer."""
+        self._exchange = Exchange(self._exchange.timeouts, self._loop, streaming=self._request.stream)
+        if self._watcher is not None:
+            self._exchange.slow()
 
     async def _post(self, path: str) -> None:
         engine = self.target.engine
@@ -195,7 +204,7 @@ class Call:
         ttft_ms = None
         if exchange.streaming and exchange.first_byte_at is not None:
             ttft_ms = (exchange.first_byte_at - self._began) * 1000
-        kind = None if error is None else "refused" if isinstance(error, Refused) and error.is_callers else error.kind
+        kind = None if error is None else error.kind
         self._around.figures.count(
             target.endpoint,
             target.version,
@@ -222,5 +231,6 @@ class Call:
                     completion_tokens=usage.completion_tokens,
                     error=kind,
                     instead_of=self._instead_of,
-                )
+                ),
+                self._trace,
             )

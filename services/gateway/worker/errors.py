@@ -26,7 +26,7 @@ class GatewayError(Exception):
     status: int = 500
     type: ClassVar[str] = "server_error"
     code: str | None = None
-    kind: ClassVar[str] = "internal"
+    kind: str = "internal"
     retry_after_s: int | None = None
     headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
@@ -172,15 +172,11 @@ class Refused(EngineFault):
         self.status = status
         self.retry_after_s = retry_after_s
         self.code = "engine_error" if status >= 500 else "engine_refused"
-
-    @property
-    def is_callers(self) -> bool:
-        """Whether the request is to blame, not the engine."""
-        return self.status < 500
+        self.kind = "engine_error" if status >= 500 else "refused"  # below 500 the request is to blame
 
 
 class Withdrawn(EngineFault):
-    """The version may not serve any more, and this request of it was given its time to end."""
+    """The version may not serve any more: it was revoked, or this request had its time to end."""
 
     status = 503
     code = "version_withdrawn"

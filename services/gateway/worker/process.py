@@ -12,13 +12,14 @@ from contextlib import asynccontextmanager
 from kit.auth import Verifier
 from kit.rpc.errors import Unauthenticated
 from kit.serve import background, process
-from kit.settings import Settings
 from services.gateway.worker.app import Worker
 from services.gateway.worker.serve import serving
 from services.gateway.worker.served import ServedLog, prune
+from services.gateway.worker.settings import WorkerSettings
 from services.gateway.worker.snapshot import ALL_PROJECTS, Principal
-from services.gateway.worker.sync import RouteSync
+from services.gateway.worker.sync import RevocationSync, RouteSync
 from services.gateway.worker.translation import key_table, principal
+from sluice.events import v1 as events
 from sluice.gateway import v1 as gateway
 
 DRAIN_S = 5.0
@@ -26,8 +27,9 @@ ANONYMOUS = Principal("anonymous", {ALL_PROJECTS: frozenset({"admin"})})
 
 
 @asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[Worker]:
+async def application(own: WorkerSettings) -> AsyncIterator[Worker]:
     """The running worker. Requests under way get `DRAIN_S` to end when it stops. Unavailable: the port is taken."""
+    settings = own.process
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     records = settings.home / "logs" / "served"
     prune(records, time.time())
@@ -36,11 +38,13 @@ async def application(settings: Settings) -> AsyncIterator[Worker]:
             ServedLog(records / f"{name}.jsonl"),
             verify_token=_verify(Verifier(settings.identity_folder)),
             anonymous=None if settings.enable_auth else ANONYMOUS,
+            trace_ratio=own.trace_ratio,
         )
         runtime.access.on_swap(lambda keys: worker.swap_keys(key_table(keys)))
         routes = RouteSync(worker, name, runtime.stub("gateway", gateway.RouteServiceStub))  # type: ignore[arg-type]  # it is the async one
+        revocations = RevocationSync(worker, runtime.stub("registry", events.EventServiceStub))  # type: ignore[arg-type]
         host, port = _split(settings.address("http"))
-        async with background([routes.run]), serving(worker, host, port, drain_s=DRAIN_S):
+        async with background([routes.run, revocations.run]), serving(worker, host, port, drain_s=DRAIN_S):
             # What exists now lives as long as the process: no collection needs to look at it again.
             gc.collect()
             gc.freeze()

@@ -8,6 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
+HEAD_S = 30.0
 
 
 class OneWrite:
@@ -46,14 +47,27 @@ class OneWrite:
 
 
 class WorkerProtocol(HttpToolsProtocol):
-    """Closes a connection whose request line and headers don't end within 64 KiB."""
+    """Closes a connection whose request line and headers don't end within 64 KiB, or within ``head_s``.
+
+    Nobody may hold connections for nothing: uvicorn's own timer only runs between two requests.
+    """
 
     _head_bytes = 0
     _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, head_s: float = HEAD_S, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_s = head_s
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+        self._head_timer = self.loop.call_later(self._head_s, self._on_late_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -61,12 +75,28 @@ class WorkerProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The request's headers are too long.")
+            if self._head_timer is None:  # a head that came in one piece, as nearly all do, costs no timer
+                self._head_timer = self.loop.call_later(self._head_s, self._on_late_head)
 
     def on_message_begin(self) -> None:
         self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer: what stands behind a body has no say in who sent it
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._stop_head_timer()
         super().on_headers_complete()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_late_head(self) -> None:
+        self._head_timer = None
+        self.transport.close()

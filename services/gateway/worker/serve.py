@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import uvicorn
 
 from kit.rpc.errors import Unavailable
 from services.gateway.worker.app import Worker
-from services.gateway.worker.protocol import WorkerProtocol
+from services.gateway.worker.protocol import HEAD_S, WorkerProtocol
 
 
 class _Server(uvicorn.Server):
@@ -32,10 +33,11 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    worker: Worker, host: str, port: int = 0, *, reuse_port: bool = False, drain_s: float = 30.0
+    worker: Worker, host: str, port: int = 0, *, reuse_port: bool = False, drain_s: float = 30.0, head_s: float = HEAD_S
 ) -> AsyncIterator[int]:
     """The worker listening; yields the port (a free one for 0). On exit stops accepting, waits `drain_s` for
-    requests under way, then cancels them. `reuse_port` lets several worker processes share a port.
+    requests under way, then cancels them. `reuse_port` lets several worker processes share a port. A connection
+    whose next request takes longer than `head_s` for its headers is closed.
 
     Use it under uvloop: `asyncio.Runner(loop_factory=uvloop.new_event_loop)`. Raises Unavailable when it can't
     bind.
@@ -43,7 +45,7 @@ async def serving(
     listener = _listen(host, port, reuse_port)
     config = uvicorn.Config(
         worker,
-        http=WorkerProtocol,
+        http=partial(WorkerProtocol, head_s=head_s),  # type: ignore[arg-type]  # called, never subclassed
         ws="none",
         lifespan="off",
         log_config=None,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
@@ -83,6 +83,16 @@ class Route:
                 return arm
         return None
 
+    def without(self, versions: Set[str]) -> Route:
+        """The share of a candidate falls to the stable arm; without that nobody serves, as nobody is promoted by a
+        loss.
+        """
+        arms = tuple(arm for arm in self.arms if arm.version not in versions)
+        if len(arms) == len(self.arms):
+            return self
+        alone = tuple(replace(arm, weight_percent=100) for arm in arms if arm.label == "stable")
+        return replace(self, arms=alone)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -126,6 +136,14 @@ class RouteTable:
         """Every version that may serve anybody."""
         arms = (arm.version for route in self.endpoints.values() for arm in route.arms)
         return frozenset(arms) | {candidate.version for candidate in self.candidates.values()}
+
+    def without(self, versions: Set[str]) -> RouteTable:
+        """The same table with these versions serving nobody."""
+        if self.versions().isdisjoint(versions):
+            return self
+        endpoints = {name: route.without(versions) for name, route in self.endpoints.items()}
+        candidates = {slug: each for slug, each in self.candidates.items() if each.version not in versions}
+        return RouteTable(self.revision, endpoints, candidates)
 
     def upstreams(self) -> Iterator[Upstream]:
         """Every engine the table names; repeats where versions share one."""

@@ -84,15 +84,15 @@ class Attempt:
                 return results.CANCELLED
             with span("train"):
                 status = await self._train(lock)
+            self.folder.wipe(*INPUTS)
+            if status is None:
+                return results.CANCELLED
+            ending, said = results.read_ending(self.folder, status)
+            if ending.outcome == trainer.ATTEMPT_OUTCOME_SUCCEEDED:
+                return await self._upload(said, staged)
+            return ending
         finally:
-            os.close(lock)
-        self.folder.wipe(*INPUTS)
-        if status is None:
-            return results.CANCELLED
-        ending, said = results.read_ending(self.folder, status)
-        if ending.outcome == trainer.ATTEMPT_OUTCOME_SUCCEEDED:
-            return await self._upload(said, staged)
-        return ending
+            os.close(lock)  # not before the upload is done: whoever gets it next wipes what is there
 
     async def _lock(self) -> int:
         """Waits for the processes of an earlier attempt to end; the trainer has killed them."""

@@ -104,7 +104,11 @@ def started(pid: int) -> str:
 
 def _agent_of(mark: str) -> int | None:
     """The leader of the session that an earlier trainer started for the attempt."""
-    return next((process.pid for process in _marked(mark) if os.getsid(process.pid) == process.pid), None)
+    for process in _marked(mark):
+        with suppress(ProcessLookupError):  # it ended this very moment
+            if os.getsid(process.pid) == process.pid:
+                return process.pid
+    return None
 
 
 def _marked(mark: str) -> Iterator[psutil.Process]:

@@ -12,8 +12,9 @@ def load_base(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if not (folder / "config.json").is_file():
         raise BadInput("in/base is not a Hugging Face model folder: it has no config.json.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+        # Said, or transformers asks on the terminal whether the folder's own code shall run.
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput("in/base cannot be loaded as a causal language model with its tokenizer.") from error
     return tokenizer, model

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.recipes.environment import describe_environment, peak_rss_mb, process_age_s
-from services.trainer.recipes.failures import BadInput, explain
+from services.trainer.recipes.failures import BadInput, RecipeError, explain
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class JobDir:
 def run_recorded(folder: Path, train: Callable[[JobDir], Outcome]) -> int:
     """Call `train` and leave its end in `result.json`, the last file written; returns the exit status.
 
-    The traceback of a failure goes to stderr, which is the job's log.
+    What the recipe can explain goes to stderr, which is the job's log, as a sentence, anything else as a traceback.
     """
     job = JobDir(folder)
     if not folder.is_dir():
@@ -120,7 +120,10 @@ def run_recorded(folder: Path, train: Callable[[JobDir], Outcome]) -> int:
     try:
         outcome = train(job)
     except Exception as error:
-        traceback.print_exc()
+        if isinstance(error, RecipeError):
+            sys.stderr.write(f"error: {error}\n")
+        else:
+            traceback.print_exc()
         outcome = Outcome("failed", error=asdict(explain(error)))
     write_atomically(folder / "result.json", json.dumps(_result(job, outcome), indent=1))
     return 1 if outcome.outcome == "failed" else 0

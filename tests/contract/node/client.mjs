@@ -1,10 +1,11 @@
 // A client in another language: it knows an address, a key and sluice/descriptors.binpb, and nothing else of the suite.
 //
 //   node client.mjs --descriptors FILE --address HOST:PORT --project NAME --dataset NAME --rows FILE
-//                   [--train] [--base VERSION] [--model NAME]
+//                   [--train] [--base VERSION] [--model NAME] [--endpoint NAME] [--max-steps N]
 //
 // The key comes from SLUICE_API_KEY. It uploads the rows and lists the datasets; with --train it trains on them and
-// watches the job to its end. It prints one JSON object: {dataset, version, rows, datasets, job?, states?}.
+// watches the job to its end; --base is a whole resource name. It prints one JSON object:
+// {dataset, version, rows, datasets, job?, states?, model_version?}, `states` each time the job had another one.
 
 import { createHash, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -27,6 +28,8 @@ const { values: options } = parseArgs({
     train: { type: "boolean", default: false },
     base: { type: "string", default: "" },
     model: { type: "string", default: "from-node" },
+    endpoint: { type: "string", default: "" },
+    "max-steps": { type: "string" },
   },
 });
 
@@ -53,7 +56,7 @@ function watch(stub, method, name, field, over) {
     const stream = stub[method]({ name }, metadata);
     stream.on("data", (response) => {
       const seen = response[field];
-      states.push(seen.state);
+      if (seen.state !== states.at(-1)) states.push(seen.state);
       if (over(seen.state)) resolve({ last: seen, states });
     });
     stream.on("error", reject);
@@ -95,13 +98,33 @@ async function upload(parent, content) {
 
 async function train(parent, version) {
   const jobs = connect(contract.trainer.v1.TrainingJobService);
-  const spec = { task_type: "sft", dataset_version: version, base_model_version: options.base, model: options.model, sft: {} };
+  const optimization = options["max-steps"] ? { max_steps: Number(options["max-steps"]) } : {};
+  const spec = {
+    task_type: "sft",
+    dataset_version: version,
+    base_model_version: options.base,
+    model: options.model,
+    endpoint: options.endpoint,
+    sft: { optimization },
+  };
   const wanted = { display_name: "from node", spec };
   const { training_job: job } = await call(jobs, "CreateTrainingJob", { parent, training_job: wanted, request_id: randomUUID() });
   const over = (state) => /_(SUCCEEDED|FAILED|CANCELLED|EXPIRED)$/.test(state);
   const { last, states } = await watch(jobs, "WatchTrainingJob", job.name, "training_job", over);
   if (last.state !== "JOB_STATE_SUCCEEDED") throw new Error(last.failure?.message ?? last.state);
-  return { job: job.name, states };
+  return { job: job.name, states, model_version: (await versionOf(parent, job.name)).name };
+}
+
+// The version that the registry makes of a job, which it does by itself once it has heard of its success.
+async function versionOf(parent, job) {
+  const versions = connect(contract.registry.v1.ModelVersionService);
+  const request = { parent: `${parent}/models/-`, filter: `training_job = "${job}"` };
+  for (let tries = 0; tries < 300; tries += 1) {
+    const { model_versions: found } = await call(versions, "ListModelVersions", request);
+    if (found.length) return found[0];
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error(`no version was made of ${job} within 30 s`);
 }
 
 try {

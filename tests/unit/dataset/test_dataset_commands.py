@@ -95,8 +95,7 @@ async def test_commit_is_idempotent_until_the_upload_is_refused(database):
     upload = await complete(database)
     again = await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
     assert again.etag == upload.etag and again.state == dataset.UPLOAD_STATE_VALIDATING
-    left = await database.transact(lambda unit: commands.end_upload(unit, upload.name, domain.fail_checksum))
-    assert left == ["a", "b"]
+    await database.transact(lambda unit: commands.end_upload(unit, upload.name, domain.fail_checksum))
     with pytest.raises(StateConflict, match="FAILED"):
         await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
 
@@ -104,8 +103,7 @@ async def test_commit_is_idempotent_until_the_upload_is_refused(database):
 async def test_an_upload_makes_one_version_however_often_it_is_settled(database):
     await database.transact(create())
     upload = await complete(database)
-    left = await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
-    assert left == ["a", "b"]
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
     for _ in range(3):
         with pytest.raises(StateConflict):
             await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
@@ -113,7 +111,7 @@ async def test_an_upload_makes_one_version_however_often_it_is_settled(database)
         versions, _ = await store.page_versions(session, f"{PROJECT}/datasets/d", 0, "")
         settled = await store.UPLOADS.get(session, upload.name)
         assert (await store.DATASETS.get(session, f"{PROJECT}/datasets/d")).latest_version == 1
-        assert await store.pieces(session, upload.name) == []
+        assert await store.leftovers(session) == [upload.name]
     assert [version.name for version in versions] == [settled.dataset_version] == [f"{PROJECT}/datasets/d/versions/1"]
     assert await emitted(database) == ["dataset.created", "dataset_version.committed"]
 
@@ -144,6 +142,6 @@ async def test_an_expired_upload_is_over(database):
     await database.transact(create())
     upload = await opened(database)
     await database.transact(lambda unit: commands.append_piece(unit, upload.name, 0, Blob("a", 5)))
-    assert await database.transact(lambda unit: commands.expire_upload(unit, upload.name)) == ["a"]
+    await database.transact(lambda unit: commands.expire_upload(unit, upload.name))
     with pytest.raises(StateConflict, match="EXPIRED"):
         await database.transact(lambda unit: commands.append_piece(unit, upload.name, 5, Blob("b", 5)))

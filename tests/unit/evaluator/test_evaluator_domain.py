@@ -1,6 +1,6 @@
 """What is asked, under which digest, and which rows: pure functions."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -74,8 +74,29 @@ def test_cancel(state, after):
 
 
 def test_only_a_failed_evaluation_can_be_retried():
-    with pytest.raises(StateConflict, match="only one that is FAILED"):
+    with pytest.raises(StateConflict, match="only one that ended without a report"):
         domain.retry(domain.new_evaluation("e", VERSION, "", NOW), NOW)
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_another_takes_over_from_one_that_was_given_up(automatic):
+    given_up = domain.new_evaluation("e", VERSION, "trace", NOW)
+    given_up.automatic = automatic
+    given_up.suite.CopyFrom(suite())
+    other = domain.take_over("f", given_up, NOW)
+    assert (other.name, other.model_version, other.state) == ("f", VERSION, types.JOB_STATE_CREATED)
+    assert (other.automatic, given_up.automatic, other.suite) == (automatic, False, given_up.suite)
+
+
+@pytest.mark.parametrize("state", sorted(set(types.JobState.keys()) - {"JOB_STATE_UNSPECIFIED"}))
+def test_only_what_waits_can_wait_too_long(state):
+    evaluation = domain.new_evaluation("e", VERSION, "", NOW)
+    evaluation.state = state
+    evaluation.history[-1].state = state
+    waits = state.removeprefix("JOB_STATE_") in ("CREATED", "VALIDATING", "QUEUED")
+    limit = timedelta(days=7)
+    assert domain.waited_too_long(evaluation, limit, NOW + timedelta(days=8)) == waits
+    assert not domain.waited_too_long(evaluation, limit, NOW + timedelta(days=6))
 
 
 def test_a_conversation_asks_all_but_its_last_answer():

@@ -48,6 +48,13 @@ def test_vllm_takes_dtype_and_context_from_the_config(tmp_path: Path) -> None:
     assert "--enable-lora" not in ENGINES["vllm"].command(launch_in(tmp_path)).argv
 
 
+def test_vllm_trusts_neither_requests_nor_models(tmp_path: Path) -> None:
+    """A request brings no chat template, a model no code, and one question does not occupy the engine for minutes."""
+    command = ENGINES["vllm"].command(launch_in(tmp_path, lora=True))
+    assert not [flag for flag in command.argv if flag.startswith(("--trust", "--enable-prompt-embeds"))]
+    assert command.env["VLLM_MAX_N_SEQUENCES"] == "128" and command.env["VLLM_PLUGINS"] == ""
+
+
 def test_vllm_serves_a_quantized_model_in_bfloat16(tmp_path: Path) -> None:
     launch = launch_in(tmp_path)
     (launch.model_dir / "config.json").write_text('{"dtype": "float32", "quantization_config": {}}')

@@ -15,6 +15,7 @@ from services.gateway.worker.body import parse_request, refusal, rewrite_answer
 from services.gateway.worker.errors import Broken, InvalidRequest
 from services.gateway.worker.figures import Figures, Histogram
 from services.gateway.worker.served import Served, ServedLog, TableSwapped, prune
+from services.gateway.worker.settings import WorkerSettings
 from services.gateway.worker.sse import EventRelay
 from services.gateway.worker.trace import continue_trace, request_id
 
@@ -162,11 +163,18 @@ def test_a_stream_is_done_only_after_its_last_event() -> None:
     ],
 )
 def test_traces_continue(offered: bytes | None, kept: bool) -> None:
-    trace = continue_trace(offered)
+    trace = continue_trace(offered, "/v1/completions", 1.0)
     assert (trace.trace_id == "a" * 32) is kept
     assert trace.flags == ("01" if kept else "00")
-    assert trace.span_id != "b" * 16
-    assert continue_trace(trace.header).trace_id == trace.trace_id
+    assert trace.span_id != "b" * 16 and trace.span is None  # no telemetry runs
+    assert continue_trace(trace.header, "/v1/completions", 0.0).trace_id == trace.trace_id
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "much"])
+def test_a_trace_ratio_is_a_share(ratio: str) -> None:
+    with pytest.raises(ValueError, match=r"SLUICE_HTTP_TRACE_RATIO is `.*`; it takes a number from 0 to 1"):
+        WorkerSettings.from_env({"SLUICE_HTTP_TRACE_RATIO": ratio})
+    assert WorkerSettings.from_env({"SLUICE_HTTP_TRACE_RATIO": "0"}).trace_ratio == 0.0
 
 
 def test_a_request_id_is_kept_only_when_harmless() -> None:

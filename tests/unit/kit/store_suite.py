@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Field, col, select
 
+from kit.rpc import paging
 from kit.rpc.call import Call, acting, system_call
 from kit.rpc.errors import AlreadyExists, Exhausted, Invalid, NotFound, Stale
 from kit.store import Database, OutboxRow, RequestRow, ResourceRow, Resources, Unit, migrate, watch
@@ -230,6 +231,20 @@ class StoreSuite:
             rest, end = await JOBS.page(session, page_size=2, page_token=token)
         assert [each.name[-1] for each in (*first, *rest)] == ["a", "b", "c"]
         assert end == ""
+
+    async def test_what_was_to_be_stored_is_not_in_the_words_of_an_error(self, database):
+        await insert(database, job("one"))
+        with pytest.raises(AlreadyExists) as caught:
+            await insert(database, job("one"))
+        assert "SQL parameters hidden" in str(caught.value.__cause__)
+
+    @pytest.mark.parametrize("cursor", [[], ["x", "y"], [1, 2], ["9999-12-31T23:59:59-23:59", "x"]])
+    async def test_a_token_that_somebody_made_up_is_refused(self, database, cursor):
+        made_up = paging.encode(cursor, JOBS.table.name, "projects/p", "", "False")
+        async with database.read() as session:
+            with pytest.raises(Invalid) as caught:
+                await JOBS.page(session, parent="projects/p", page_token=made_up)
+        assert caught.value.reason == errors.ERROR_REASON_INVALID_PAGE_TOKEN
 
     async def test_a_token_is_bound_to_its_query(self, database):
         await insert(database, job("a"), job("b"))

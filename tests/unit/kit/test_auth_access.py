@@ -41,7 +41,6 @@ TRAINER = Principal("services/trainer", frozenset(), "trainer")
     ("principal", "access", "project"),
     [
         (holder("projects/a", types.ROLE_ADMIN), APPROVERS, "projects/a"),
-        (holder("projects/-", types.ROLE_ADMIN), SERVICES, "projects/a"),
         (holder("projects/-", types.ROLE_ADMIN), types.Access(), ""),
         (holder("projects/a", types.ROLE_APPROVER), APPROVERS, "projects/a"),
         (holder("projects/-", types.ROLE_OPERATIONS), APPROVERS, "projects/a"),
@@ -66,9 +65,11 @@ def test_may(principal: Principal, access: types.Access, project: str) -> None:
         (holder("projects/a", types.ROLE_ALGORITHM), APPROVERS, "projects/a", "approver or operations"),
         (holder("projects/a", types.ROLE_INFERENCE), READER, "projects/a", "any role but inference"),
         (holder("projects/a", types.ROLE_INFERENCE), READER, "", "any role but inference"),
-        (holder("projects/a", types.ROLE_ENGINEERING), SERVICES, "projects/a", "admin"),
+        (holder("projects/a", types.ROLE_ENGINEERING), SERVICES, "projects/a", "`services/trainer` alone"),
+        (holder("projects/a", types.ROLE_ADMIN), SERVICES, "projects/a", "`services/trainer` alone"),
+        (holder("projects/-", types.ROLE_ADMIN), SERVICES, "", "`services/trainer` alone"),
         (TRAINER, READER, "projects/a", "any role but inference"),
-        (Principal("services/dataset", frozenset(), "dataset"), SERVICES, "projects/a", "admin"),
+        (Principal("services/dataset", frozenset(), "dataset"), SERVICES, "projects/a", "`services/trainer` alone"),
         (Principal("projects/a/apiKeys/k", frozenset()), READER, "projects/a", "any role but inference"),
     ],
 )
@@ -121,6 +122,11 @@ def test_a_revoked_or_expired_key_is_refused(tmp_path: Path) -> None:
             authenticator(tmp_path, *tables)(metadata)
         assert refused.value.reason == errors.ERROR_REASON_INVALID_CREDENTIALS
         assert secret not in refused.value.message
+
+
+def test_what_is_no_key_at_all_is_an_unknown_key(tmp_path: Path) -> None:
+    with pytest.raises(Unauthenticated, match="the key is unknown, expired or revoked; set SLUICE_API_KEY"):
+        authenticator(tmp_path, KeyTable())((("authorization", "Bearer hello"),))
 
 
 def test_no_key_names_the_fix(tmp_path: Path) -> None:

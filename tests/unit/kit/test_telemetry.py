@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import SpanKind
 
 from kit import telemetry
 from kit.rpc.call import acting, current_call, system_call
@@ -27,6 +29,7 @@ def running(tmp_path: Path) -> Iterator[telemetry.Telemetry]:
 def test_nothing_happens_before_configure() -> None:
     with telemetry.span("x"):
         assert telemetry.current_traceparent() == ""
+    assert telemetry.untraced() == "" and telemetry.begin_span("x") is None
     telemetry.count("x")
     assert telemetry.render_metrics() == "" and telemetry.service_name() == ""
 
@@ -59,6 +62,41 @@ def test_spans_lie_in_the_file_with_their_parents(running: telemetry.Telemetry, 
     assert inner["parent_id"] == outer["span_id"]
     assert outer["start_unix_ns"] <= inner["start_unix_ns"] <= inner["end_unix_ns"] <= outer["end_unix_ns"]
     assert "row content" not in (tmp_path / "trainer.jsonl").read_text()
+
+
+def test_only_what_somebody_asks_for_begins_a_trace(running: telemetry.Telemetry, tmp_path: Path) -> None:
+    with telemetry.span("by itself"), telemetry.span("inside"):
+        assert telemetry.current_traceparent() == ""
+    with telemetry.with_traceparent(telemetry.untraced()), telemetry.span("asked by a service", kind=SpanKind.SERVER):
+        assert telemetry.current_traceparent().endswith("-00")
+    with telemetry.span("asked", kind=SpanKind.SERVER), telemetry.span("child"):
+        assert telemetry.current_traceparent(sampled=False)[:-2] == telemetry.current_traceparent()[:-2]
+        assert telemetry.current_traceparent(sampled=False).endswith("-00")
+    running.flush()
+    assert {span["name"] for span in read_traces(tmp_path)} == {"asked", "child"}
+
+
+def test_a_span_that_is_begun_is_not_the_present_one(running: telemetry.Telemetry, tmp_path: Path) -> None:
+    with telemetry.span("outside", kind=SpanKind.SERVER):
+        first, second = telemetry.begin_span("first"), telemetry.begin_span("second", TRACEPARENT)
+        assert first is not None and second is not None
+        outside = telemetry.current_trace_id()
+    first.end()
+    second.end()
+    running.flush()
+    spans = {span["name"]: span for span in read_traces(tmp_path)}
+    assert (spans["second"]["trace_id"], spans["second"]["parent_id"]) == ("a" * 32, "b" * 16)
+    assert spans["first"]["parent_id"] == "" and spans["first"]["trace_id"] != outside
+
+
+def test_what_an_exporter_says_is_said_once_a_minute(running: telemetry.Telemetry, tmp_path: Path) -> None:
+    exporter, own = logging.getLogger("opentelemetry.exporter.x"), logging.getLogger("services.x")
+    for number in range(3):
+        exporter.error("failed to export, try %s", number)
+        own.error("failed")
+    exporter.error("something else")
+    events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert events == ["failed to export, try 0", "failed", "failed", "failed", "something else"]
 
 
 def test_trace_files_rotate_by_size(running: telemetry.Telemetry, tmp_path: Path) -> None:

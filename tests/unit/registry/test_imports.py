@@ -10,6 +10,7 @@ import pytest
 from kit.blobs import FileKek, manifest_digest, open_store
 from kit.rpc.errors import Invalid
 from services.registry.imports import receive
+from services.registry.version_servicer import ModelVersionServicer
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
@@ -75,6 +76,7 @@ async def test_weights_arrive_however_they_are_cut(blobs, folder, size):
         pickle.dumps({"w": [1.0]}),
         safetensors(header=b"not json"),
         safetensors(header=b"[]"),
+        safetensors(header=b"[" * 100_000),
         safetensors(header=b'{"w": {}}'),
         safetensors(header=b'{"w": {"data_offsets": [0]}}'),
         safetensors(header=b'{"w": {"data_offsets": [0, "16"]}}'),
@@ -131,3 +133,11 @@ async def test_one_path_is_one_file(blobs, folder, paths):
 async def test_an_adapter_names_its_base(blobs, folder):
     with pytest.raises(Invalid, match="base_model_version"):
         await receive(announced(GOOD, types.ARTIFACT_KIND_ADAPTER), stream(), folder, blobs)
+
+
+def test_what_a_killed_process_left_decrypted_is_gone_after_the_next_start(tmp_path):
+    left = tmp_path / "imports" / "tmpx" / "model.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"weights")
+    ModelVersionServicer(None, None, None, tmp_path / "imports")
+    assert not left.exists()

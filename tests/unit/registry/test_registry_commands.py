@@ -8,9 +8,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from sqlmodel import col, select
 
 from kit.auth import AccessSnapshot, Principal
-from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
+from kit.rpc.errors import AlreadyExists, Denied, Invalid, NotFound, Stale, StateConflict
 from kit.store import OutboxRow, check
-from services.registry import access, commands, store
+from services.registry import access, commands, domain, policies, store
 from sluice.evaluator import v1 as evaluator
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -127,12 +127,24 @@ async def test_a_key_works_until_it_is_revoked_and_its_secret_is_nowhere(started
         events = (await session.exec(select(OutboxRow.data_json))).all()
     assert secret.encode() not in b"".join(bodies) and secret not in "".join(events)
     with pytest.raises(Stale):
-        await started.transact(lambda unit: commands.revoke_key(unit, key.name, "99"))
+        await started.transact(lambda unit: commands.revoke_key(unit, key.name, "99", ADMIN))
     for _ in range(2):
-        revoked = await started.transact(lambda unit: commands.revoke_key(unit, key.name, ""))
+        revoked = await started.transact(lambda unit: commands.revoke_key(unit, key.name, "", ADMIN))
     after = await present(started)
     assert revoked.HasField("revoke_time") and len(after.keys) == 1 and after.revision > now.revision
     assert await emitted(started, "api_key") == ["api_key.created", "api_key.created", "api_key.revoked"]
+
+
+async def test_a_key_with_roles_elsewhere_is_revoked_by_who_rules_there(started):
+    here = Principal(f"{PROJECT}/apiKeys/a", frozenset({(PROJECT, int(types.ROLE_ADMIN))}))
+    for project in (domain.ALL_PROJECTS, "projects/other"):
+        key, _ = await started.transact(
+            lambda unit, p=project: commands.create_key(unit, PROJECT, named(f"of {p}", p), ADMIN)
+        )
+        with pytest.raises(Denied, match="only an administrator there"):
+            await started.transact(lambda unit, n=key.name: commands.revoke_key(unit, n, "", here))
+    own, _ = await started.transact(lambda unit: commands.create_key(unit, PROJECT, named("own"), ADMIN))
+    assert (await started.transact(lambda unit: commands.revoke_key(unit, own.name, "", here))).HasField("revoke_time")
 
 
 async def test_a_name_of_a_key_is_taken_once(started):
@@ -215,9 +227,23 @@ async def test_a_failed_evaluation_is_said_on_the_version(started, catalog):
     version = await read(started)
     assert version.state == registry.MODEL_VERSION_STATE_INCONCLUSIVE
     assert "`sluice eval retry e` runs it again" in version.gate_decision.reasons[0]
-    event.state = types.JOB_STATE_CANCELLED
+    for state, why in (
+        (types.JOB_STATE_CANCELLED, "it was cancelled"),
+        (types.JOB_STATE_EXPIRED, "it waited too long"),
+    ):
+        event.state = state
+        await started.transact(lambda unit: commands.leave_undecided(unit, catalog, event))
+        assert f"{why}; `sluice eval retry e` runs it again" in (await read(started)).gate_decision.reasons[0]
+
+
+async def test_a_failure_that_comes_late_takes_nothing_from_a_report(started, catalog):
+    await train(started, catalog)
+    await started.transact(lambda unit: commands.judge(unit, catalog, completed(rows=3)))
+    judged = await read(started)
+    assert judged.state == registry.MODEL_VERSION_STATE_INCONCLUSIVE
+    event = evaluator.EvaluationFailed(evaluation="given up", model_version=judged.name, automatic=True)
     await started.transact(lambda unit: commands.leave_undecided(unit, catalog, event))
-    assert "a person may waive it" in (await read(started)).gate_decision.reasons[0]
+    assert (await read(started)).gate_decision == judged.gate_decision
 
 
 def request(version, **fields):
@@ -226,7 +252,7 @@ def request(version, **fields):
 
 async def test_a_policy_of_two_people(started, catalog):
     policy = registry.GatePolicy(approvals_required=2, criteria=[registry.Criterion(metric="rouge_l", at_least=0)])
-    await started.transact(lambda unit: commands.create_policy(unit, catalog, PROJECT, "four-eyes", policy))
+    await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "four-eyes", policy))
     await train(started, catalog, gate_policy="four-eyes")
     await started.transact(lambda unit: commands.judge(unit, catalog, completed()))
     version = await read(started)
@@ -238,6 +264,25 @@ async def test_a_policy_of_two_people(started, catalog):
         version = await started.transact(lambda unit, w=who, a=asked: commands.approve(unit, a, w))
     assert version.state == registry.MODEL_VERSION_STATE_APPROVED and len(version.approvals) == 2
     assert (await emitted(started, "model_version")).count("model_version.approved") == 1
+
+
+async def test_a_job_cannot_put_aside_the_policy_of_its_model(started, catalog):
+    policy = registry.GatePolicy(approvals_required=2)
+    await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "four-eyes", policy))
+    wanted = registry.Model(display_name="bank", task_type="sft", gate_policy="four-eyes")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    for number, asked in enumerate(("baseline", "no-regression", ""), 1):
+        await train(started, catalog, job=f"j{number}", gate_policy=asked)
+        assert (await read(started, number)).gate_policy == "four-eyes"
+
+
+async def test_a_job_that_chose_no_policy_leaves_its_new_model_open(started, catalog):
+    await train(started, catalog, job="j1", gate_policy="no-regression")  # what the trainer writes by itself
+    await train(started, catalog, job="j2", gate_policy="baseline")
+    assert (await read(started, 2)).gate_policy == "baseline"
+    await train(started, catalog, job="j3", model="other", gate_policy="baseline")
+    await train(started, catalog, job="j4", model="other", gate_policy="no-regression")
+    assert (await read(started, 2, "other")).gate_policy == "baseline"
 
 
 async def test_what_was_revoked_stays_revoked(started, catalog):
@@ -266,8 +311,36 @@ async def test_stable_follows_the_route_and_never_goes_back_in_time(started, cat
 async def test_a_built_in_policy_keeps_its_name(started, catalog):
     with pytest.raises(AlreadyExists, match="built in"):
         await started.transact(
-            lambda unit: commands.create_policy(unit, catalog, PROJECT, "baseline", registry.GatePolicy())
+            lambda unit: policies.create_policy(unit, catalog, PROJECT, "baseline", registry.GatePolicy())
         )
+
+
+async def test_a_changed_policy_holds_from_now_on(started, catalog):
+    policy = registry.GatePolicy(min_rows=3, criteria=[registry.Criterion(metric="rouge_l", at_least=0)])
+    made = await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "mine", policy))
+    wanted = registry.GatePolicy(name=made.name, etag=made.etag, criteria=[registry.Criterion(metric="f1", at_most=1)])
+
+    async def change(*paths: str) -> registry.GatePolicy:
+        return await started.transact(
+            lambda unit: policies.update_policy(unit, catalog, wanted, FieldMask(paths=paths))
+        )
+
+    changed = await change("criteria")
+    assert (changed.min_rows, changed.criteria[0].metric, len(changed.criteria)) == (3, "f1", 1)
+    with pytest.raises(Stale):
+        await change("criteria")
+    wanted.etag = ""
+    assert (await change()).min_rows == 0  # the whole policy is what was sent
+    with pytest.raises(Invalid, match="create_time"):
+        await change("create_time")
+    wanted.criteria[0].metric = "No Such!"
+    with pytest.raises(Invalid, match="criteria"):
+        await change()
+    for name, kind in ((f"{PROJECT}/gatePolicies/baseline", StateConflict), (f"{made.name}-not", NotFound)):
+        wanted.name = name
+        with pytest.raises(kind):
+            await change()
+    assert await emitted(started, "gate_policy") == ["gate_policy.created", *["gate_policy.updated"] * 2]
 
 
 @pytest.mark.parametrize(("field", "value"), [("endpoint", "No Such!"), ("display_name", "")])

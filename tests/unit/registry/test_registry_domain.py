@@ -86,10 +86,13 @@ def test_only_what_awaits_approval_is_approved(state):
 
 @pytest.mark.parametrize("state", [REJECTED, INCONCLUSIVE])
 def test_a_waiver_lets_through_what_the_gate_refused_and_stays_visible(state):
-    refused = version(state, wanted=2, verdict=V.VERDICT_FAIL)
-    domain.approve(refused, "one", "the metric is wrong for this task", True, NOW)
+    for wanted, state_after in ((0, APPROVED), (1, APPROVED), (2, AWAITING)):
+        refused = version(state, wanted=wanted, verdict=V.VERDICT_FAIL)
+        domain.approve(refused, "one", "the metric is wrong for this task", True, NOW)
+        assert refused.state == state_after
+        assert refused.approvals[0].waiver and refused.approvals[0].reason
+    domain.approve(refused, "two", "I agree", False, NOW)
     assert refused.state == APPROVED
-    assert refused.approvals[0].waiver and refused.approvals[0].reason
 
 
 @pytest.mark.parametrize("state", [PENDING, AWAITING, APPROVED, REVOKED])

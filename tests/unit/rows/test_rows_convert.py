@@ -204,6 +204,19 @@ def test_a_damaged_archive_is_told(suffix: str, damage: str) -> None:
     assert run(packed, f"r.jsonl.{suffix}")[0].counts["damaged-file"] == 1
 
 
+def test_a_small_archive_cannot_fill_the_memory() -> None:
+    packer = zstandard.ZstdCompressor(level=19).compressobj()
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    assert len(bomb) < 16_384
+    tracemalloc.start()
+    try:
+        outcome, _ = run(bomb, "r.jsonl.zst")
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert outcome.counts["row-too-large"] == 1
+
+
 def test_the_row_that_breaks_an_array_is_told() -> None:
     outcome, _ = run(b'[{"a":1},\n {"a":2},\n {"a":}]', "r.json")
     assert kinds(outcome) == [(3, "", "malformed-json")] and "line 3" in outcome.violations[0].found

@@ -52,6 +52,8 @@ class Script:
     #: Reads of model versions, and lists of rollouts, that come too early to find one.
     too_early: int = 0
     events: dict[str, list[events.Event]] = field(default_factory=dict)
+    dead_letters: list[events.DeadLetter] = field(default_factory=list)
+    policies: dict[str, registry.GatePolicy] = field(default_factory=dict)
     keys: dict[str, registry.ApiKey] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -281,9 +283,14 @@ class Evaluations(evaluator.EvaluationServiceServicer):
         self.script = script
 
     async def CreateEvaluation(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        self.script.requests.append(request)
+        made = evaluator.Evaluation(name=f"{request.parent}/evaluations/{UUID}", state=9)
+        made.MergeFrom(request.evaluation)
+        self.script.evaluations[made.name] = made
+        return evaluator.CreateEvaluationResponse(evaluation=made)
 
-    CancelEvaluation = CreateEvaluation
+    async def CancelEvaluation(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
 
     async def RetryEvaluation(self, request: Any, context: Any) -> Any:
         known = await found(context, self.script.evaluations, request.name, "evaluation")
@@ -312,9 +319,15 @@ class Serving(gateway.EndpointServiceServicer, gateway.RolloutServiceServicer, g
         self.script = script
 
     async def CreateEndpoint(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        made = gateway.Endpoint(name=f"{request.parent}/endpoints/{request.endpoint_id}")
+        made.MergeFrom(request.endpoint)
+        self.script.endpoints[made.name] = made
+        return gateway.CreateEndpointResponse(endpoint=made)
 
-    UpdateEndpoint = CreateEndpoint
+    async def UpdateEndpoint(self, request: Any, context: Any) -> Any:
+        known = await found(context, self.script.endpoints, request.endpoint.name, "endpoint")
+        request.update_mask.MergeMessage(request.endpoint, known, True, True)
+        return gateway.UpdateEndpointResponse(endpoint=known)
 
     async def ListDeployments(self, request: Any, context: Any) -> Any:
         return gateway.ListDeploymentsResponse(deployments=self.script.deployments)
@@ -359,6 +372,36 @@ class Serving(gateway.EndpointServiceServicer, gateway.RolloutServiceServicer, g
         return gateway.RollbackRolloutResponse(rollout=self.script.rollouts[request.name])
 
 
+class Rules(registry.GatePolicyServiceServicer, registry.TaskTypeServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def CreateGatePolicy(self, request: Any, context: Any) -> Any:
+        made = registry.GatePolicy(name=f"{request.parent}/gatePolicies/{request.gate_policy_id}", etag="1")
+        made.MergeFrom(request.gate_policy)
+        self.script.policies[made.name] = made
+        return registry.CreateGatePolicyResponse(gate_policy=made)
+
+    async def GetGatePolicy(self, request: Any, context: Any) -> Any:
+        known = await found(context, self.script.policies, request.name, "gate policy")
+        return registry.GetGatePolicyResponse(gate_policy=known)
+
+    async def ListGatePolicies(self, request: Any, context: Any) -> Any:
+        return registry.ListGatePoliciesResponse(gate_policies=page(self.script.policies, request)[0])
+
+    async def UpdateGatePolicy(self, request: Any, context: Any) -> Any:
+        await found(context, self.script.policies, request.gate_policy.name, "gate policy")
+        self.script.policies[request.gate_policy.name] = request.gate_policy
+        return registry.UpdateGatePolicyResponse(gate_policy=request.gate_policy)
+
+    async def GetTaskType(self, request: Any, context: Any) -> Any:
+        kind = registry.TaskType(name=request.name, metrics=["exact_match"], suite_max_rows=7, suite_max_tokens=9)
+        return registry.GetTaskTypeResponse(task_type=kind)
+
+    async def ListTaskTypes(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+
 class Access(registry.ApiKeyServiceServicer, registry.ProjectServiceServicer, events.EventServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -397,6 +440,21 @@ class Access(registry.ApiKeyServiceServicer, registry.ProjectServiceServicer, ev
         service = dict(context.invocation_metadata())["sluice-service"]
         return events.ListEventsResponse(events=self.script.events.get(service, []))
 
+    async def ListDeadLetters(self, request: Any, context: Any) -> Any:
+        if "ListDeadLetters" in self.script.faults:
+            await refuse(context, self.script.faults["ListDeadLetters"])
+        service = dict(context.invocation_metadata())["sluice-service"]
+        mine = {each.id: each for each in self.script.dead_letters if each.service == service}
+        items, token = page(mine, request)
+        return events.ListDeadLettersResponse(dead_letters=items, next_page_token=token, total_size=len(mine))
+
+    async def ReplayDeadLetters(self, request: Any, context: Any) -> Any:
+        service = dict(context.invocation_metadata())["sluice-service"]
+        self.script.requests.append(request)
+        left = [each for each in self.script.dead_letters if each.service != service or each.id not in request.ids]
+        self.script.dead_letters = left
+        return events.ReplayDeadLettersResponse(ids=request.ids)
+
     async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:
         service = dict(context.invocation_metadata())["sluice-service"]
         for event in self.script.events.get(service, []):
@@ -416,6 +474,7 @@ PARTS = (
         gateway.add_EndpointServiceServicer_to_server, gateway.add_RolloutServiceServicer_to_server,
         gateway.add_DeploymentServiceServicer_to_server,
     )),
+    (Rules, (registry.add_GatePolicyServiceServicer_to_server, registry.add_TaskTypeServiceServicer_to_server)),
     (Access, (
         registry.add_ApiKeyServiceServicer_to_server, registry.add_ProjectServiceServicer_to_server,
         events.add_EventServiceServicer_to_server,

@@ -14,7 +14,7 @@ import pytest
 from scripted_suite import UUID, Script
 
 from kit.rpc import errors as kinds
-from sluice.cli import exits, jobs, live, run, trace, words
+from sluice.cli import exits, jobs, live, run, screen, trace, words
 from sluice.cli.options import Session
 from sluice.client.connection import address_of
 from sluice.dataset import v1 as dataset
@@ -188,11 +188,13 @@ def test_the_suite_of_the_home_is_the_one_that_is_meant(script: Script, capsys, 
         assert address_of() == "127.0.0.1:7500"
     state.write_text(json.dumps({"pid": os.getpid(), "address": address}))
     assert run(["jobs", "list"]) == 0 and address_of("host:1") == "host:1"
-    state.write_text(json.dumps({"pid": os.getpid(), "address": "127.0.0.1:1"}))
+    running = {"pid": os.getpid(), "address": "127.0.0.1:1", "ports": {"gateway": 1, "http": 2}}
+    state.write_text(json.dumps(running))
     capsys.readouterr()
     assert run(["doctor", "--json"]) == 1
     found = {each["what"]: each for each in map(json.loads, capsys.readouterr().out.splitlines())}
     assert found["suite"]["verdict"] == "wrong" and "sluice status" in found["suite"]["repair"]
+    assert found["gRPC port"]["found"] == "1 is the suite's" and found["HTTP port"]["found"] == "2 is the suite's"
     monkeypatch.setenv("SLUICE_ADDRESS", address)
     assert address_of() == address
 
@@ -220,7 +222,7 @@ def test_upload_shows_what_is_wrong_with_the_rows(script: Script, capsys, tmp_pa
     assert run(["dataset", "upload", str(file), "--task-type", "sft"]) == 2
     captured = capsys.readouterr()
     assert "messages" in captured.out and "add it" in captured.out
-    assert "wrong in 1 place" in captured.err
+    assert "wrong in row 1, field `messages`: expected" in captured.err
     file.write_text('{"text": "b"}\n')
     assert run(["dataset", "upload", str(file), "--tag", "language=zh"]) == 0
     assert "rows@1" in capsys.readouterr().out
@@ -236,6 +238,8 @@ def test_validate_needs_no_suite(capsys, tmp_path: Path):
     assert json.loads(capsys.readouterr().out)["row"] == 2
     file.write_text('{"text": "a"}\n')
     assert run(["dataset", "validate", str(file), "--task-type", "pretrain"]) == 0
+    assert run(["dataset", "validate", str(file), "--task-type", "pretrain", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["row_count"] == 1
 
 
 def test_screens_of_everything_else(script: Script, capsys):
@@ -328,3 +332,13 @@ def test_help_is_quick_and_loads_no_grpc():
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Exit codes" in answer.stdout
     assert time.perf_counter() - began < 10  # a figure belongs in the benchmarks; this only notices a heavy import
+
+
+def test_nothing_that_others_wrote_moves_the_terminal(capsys):
+    evil = "\x1b]0;title\x07\x1b[2Jseen\x9b31m\tline\n"
+    assert screen.cell(evil).plain == "]0;title[2Jseen31m\tline\n"
+    exits.complain(evil)
+    screen.put(screen.heading(evil))
+    said = capsys.readouterr()
+    assert "seen" in said.out and "seen" in said.err
+    assert not set("\x1b\x07\x9b") & set(said.out + said.err)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scripted_suite import Script
 
-from kit.rpc.errors import Corrupt, Invalid
+from kit.rpc.errors import Corrupt, Invalid, NotFound
 from sluice import AsyncClient, Client
 from sluice.client import RowsRefused
 from sluice.compat import DatasetHub
@@ -93,10 +93,13 @@ def test_other_bytes_than_were_sent_are_noticed(client, script: Script, file):
 def test_a_missing_or_empty_file_creates_nothing(client, script: Script, tmp_path):
     with pytest.raises(Invalid, match="there is no file"):
         send(client, tmp_path / "no.jsonl")
-    assert not script.datasets
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(Invalid, match="is empty"):
         send(client, tmp_path / "empty.jsonl")
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(NotFound, match="there is no dataset `new` yet; give the task type of its rows, such as sft"):
+        client.datasets.upload(name="new", path=tmp_path / "rows.jsonl")
+    assert not script.datasets
 
 
 def test_another_task_type_is_refused_and_tags_are_brought_up_to_date(client, script: Script, file):

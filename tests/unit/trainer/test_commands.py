@@ -109,6 +109,20 @@ async def test_a_repeated_create_gets_its_answer_though_the_dataset_is_gone(data
         await servicer.CreateTrainingJob(request, None)
 
 
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("dataset_version", "projects/q/datasets/d/versions/1"),
+        ("base_model_version", "projects/q/models/b/versions/1"),
+        ("base_model_version", "projects/pp/models/b/versions/1"),
+    ],
+)
+async def test_a_job_reads_nothing_of_another_project(database: Database, field: str, name: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        await create(database, **{field: name})
+    assert refused.value.violations[0][0] == f"training_job.spec.{field}"
+
+
 async def test_commands_reach_the_agent_by_its_reports(database: Database) -> None:
     name = await claimed(database)
     assert (await report(database, name, state=S["RUNNING"])).command == trainer.ATTEMPT_COMMAND_UNSPECIFIED

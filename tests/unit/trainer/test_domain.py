@@ -1,5 +1,6 @@
 """What the domain does to a job in each state: tables."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from training_jobs import START, S, job_in, later, new_job, sft_spec
 
 from kit.rpc.errors import Invalid, StateConflict
 from services.trainer import domain
-from services.trainer.spec import with_defaults
+from services.trainer.spec import check_shape, with_defaults
 from sluice.errors import v1 as errors
 from sluice.lifecycle import JOB
 from sluice.trainer import v1 as trainer
@@ -168,10 +169,25 @@ def test_the_time_limit_counts_what_all_attempts_took_and_no_waiting() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(set(S) - {"UNSPECIFIED"}))
-def test_only_a_job_that_waits_expires(state: str) -> None:
+def test_only_a_job_that_waits_can_wait_too_long(state: str) -> None:
     job, limit = job_in(state), timedelta(seconds=1000)
-    assert domain.waited_too_long(job, limit, later(5000)) == (state in ("QUEUED", "PAUSED"))
+    assert domain.waited_too_long(job, limit, later(5000)) == (state in ("CREATED", "VALIDATING", "QUEUED", "PAUSED"))
     assert not domain.waited_too_long(job, limit, later(500))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ({"hidden_size": 192, "heads": 4, "kv_heads": 2}, ""),
+        ({"hidden_size": 32, "heads": 1}, ""),
+        ({"hidden_size": 16, "heads": 1}, "no engine serves heads of 16; choose them so that"),
+        ({"hidden_size": 100, "heads": 3}, "no engine serves heads of 33.3333; choose"),
+        ({"hidden_size": 128, "heads": 4, "kv_heads": 3}, "has 3 kv_heads, which must divide its 4 heads"),
+    ],
+)
+def test_a_shape_that_no_engine_serves_is_refused(shape: dict[str, int], said: str) -> None:
+    with pytest.raises(Invalid, match=said) if said else nullcontext():
+        check_shape(trainer.ModelShape(**shape))
 
 
 def test_defaults_are_filled_in_once() -> None:

@@ -1,0 +1,53 @@
+"""The parts of the long tier by name: which tests or figures each runs. No part takes longer than LIMIT_S."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tests whose id ``pattern`` finds, or what ``python -m benchmarks`` measures with these options."""
+
+    name: str
+    pattern: str = ""
+    measure: tuple[str, ...] = ()
+
+
+#: Of a test that several patterns find, the first part has it.
+PARTS = (
+    Part("stores", r"unit/kit/test_store|conformance/test_blob_stores"),
+    Part("interleavings", r"test_whoever_comes_first_there_is_one_winner"),
+    Part("bus", r"faults/test_bus_faults"),
+    Part("kills-attempt", r"test_a_process_of_an_attempt"),
+    Part("kills-training", r"test_any_process_at_any_stage\[.*training"),
+    Part("kills-evaluation", r"test_any_process_at_any_stage\[.*evaluation"),
+    Part("kills-canary", r"test_any_process_at_any_stage\[.*canary"),
+    Part("edges-commit", r"dies_at_a_state_edge\[.*_commit"),
+    Part("edges-publish", r"dies_at_a_state_edge\[.*_(publish|mark)"),
+    Part("edges-ack", r"dies_at_a_state_edge\[.*_ack"),
+    Part("edges-own", r"dies_at_a_state_edge"),
+    Part("broker", r"test_the_broker_"),
+    Part("events", r"test_every_event_comes_ten_times"),
+    Part("restarts", r"test_all_are_killed_at_once"),
+    Part("soak", r"faults/test_soak"),
+    Part("rest", r"."),
+    Part("figure-ready", measure=("--only", "ready_s")),
+    Part("figure-memory", measure=("--only", "pss_mb")),
+    Part("figure-lag", measure=("--only", "evaluation_lag_p95_ms")),
+    Part("figure-rollback", measure=("--only", "rollback_ms")),
+    Part("figure-training", measure=("--only", "train_ratio", "--pairs", "5")),
+    Part("figure-score", measure=("--only", "first_score_s")),
+)
+
+
+def of_each(tests: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of tests by the name of the part that has them; every test is in one."""
+    found: dict[str, list[str]] = {part.name: [] for part in PARTS if part.pattern}
+    for test in tests:
+        found[next(part.name for part in PARTS if part.pattern and re.search(part.pattern, test))].append(test)
+    return found
