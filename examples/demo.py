@@ -102,6 +102,7 @@ def suite(home: Path, keep: bool) -> Iterator[dict[str, Any]]:
         yield about
     finally:
         if not keep:
+            console.print("[dim]stopping the suite …[/]")
             subprocess.run([*services, "down", "--home", home], check=False, stdout=subprocess.DEVNULL)
 
 
@@ -215,7 +216,10 @@ class Demo:
                 break
         show_decision(snapshot)
         if snapshot.state != registry.MODEL_VERSION_STATE_APPROVED:
-            console.print("[yellow]it gets no traffic; what served before goes on serving[/]")
+            meanwhile = "what served before goes on serving" if traffic else "nothing serves, so the demo ends here"
+            console.print(f"[yellow]it gets no traffic; {meanwhile}[/]")
+            if snapshot.gate_decision.verdict == registry.VERDICT_INCONCLUSIVE:
+                console.print("[yellow]about one row in ten is kept to judge by: a larger file gives more of them[/]")
             return False
         return self.follow_rollout(version, traffic)
 

@@ -172,7 +172,7 @@ async def serving(runtime: Runtime, database: Database, application: Application
         server = await serve(
             settings.address(service),
             [*application.servicers, (events.add_EventServiceServicer_to_server, event_log)],
-            interceptors(runtime.authenticator, authorize),
+            interceptors(runtime.authenticator, authorize, runtime.access.has_project),
             generic_handlers=list(application.generic_handlers),
             reflected=application.reflected,
         )

@@ -128,7 +128,8 @@ def _refusal(principal: Principal, access: types.Access, project: str, held: fro
     if principal.service:
         return f"`{principal.name}` may not call this; it is for {needed} in {where}"
     if not held:
-        return f"`{principal.name}` has no role in {where}; it needs {needed}, or the name is mistyped"
+        mistyped = "" if where == "all projects" else ", or the name is mistyped"
+        return f"`{principal.name}` has no role in {where}; it needs {needed}{mistyped}"
     has = ", ".join(_words(held))
     return f"`{principal.name}` is {has} in {where} and needs {needed}; ask an administrator for the role"
 

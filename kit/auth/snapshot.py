@@ -1,8 +1,9 @@
-"""All keys that work, as an immutable table that every call reads and that the registry's stream replaces."""
+"""All keys that work and all projects: an immutable table that calls read and the registry's stream replaces."""
 
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,6 +21,8 @@ log = get_log(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+#: How long a project may take from the registry to here before it is taken for a mistyped one.
+NEW_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class KeyTable:
 
     revision: int = 0
     keys: Mapping[bytes, tuple[Principal, datetime | None]] = field(default_factory=dict)
+    #: Names of all projects.
+    projects: frozenset[str] = frozenset()
 
     @classmethod
     def from_response(cls, response: registry.WatchAccessResponse) -> Self:
@@ -37,7 +42,7 @@ class KeyTable:
             bindings = frozenset((binding.project, int(binding.role)) for binding in record.role_bindings)
             expires = record.expire_time.ToDatetime(UTC) if record.HasField("expire_time") else None
             keys[bytes(record.secret_sha256)] = (Principal(record.principal, bindings), expires)
-        return cls(response.revision, MappingProxyType(keys))
+        return cls(response.revision, MappingProxyType(keys), frozenset(response.projects))
 
     def find(self, secret: str, now: datetime) -> Principal | None:
         """Return whose secret this is; None when it is unknown or its time is over."""
@@ -51,6 +56,7 @@ class AccessSnapshot:
     def __init__(self) -> None:
         self._table: KeyTable | None = None
         self._arrived = asyncio.Event()
+        self._swapped = asyncio.Event()  # another one after every swap
         self._on_swap: list[Callable[[KeyTable], None]] = []
 
     @property
@@ -69,12 +75,22 @@ class AccessSnapshot:
         for told in self._on_swap:
             told(table)
         self._arrived.set()
+        self._swapped.set()
+        self._swapped = asyncio.Event()
 
     def on_swap(self, told: Callable[[KeyTable], None]) -> None:
         """Call `told` with every table from now on, and at once with the present one if there is one."""
         self._on_swap.append(told)
         if self._table is not None:
             told(self._table)
+
+    async def has_project(self, name: str) -> bool:
+        """Whether the project exists. One that was made a moment ago has `NEW_S` to become known here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NEW_S):
+                while name not in self.table.projects:
+                    await self._swapped.wait()
+        return name in self.table.projects
 
     async def wait_until_ready(self) -> None:
         """Return when a table has arrived."""

@@ -63,8 +63,8 @@ class Loader:
         self._loaded: dict[str, float] = {}
         self._listed = float("-inf")
 
-    async def look(self) -> None:
-        """Compares what is wanted with what is there, and starts what is missing."""
+    async def look(self) -> bool:
+        """Compares what is wanted with what is there, and starts what is missing; whether anything is."""
         now = self.monotonic()
         if now - self._listed >= self.timing.host_poll_s:
             self._listed = now
@@ -83,6 +83,7 @@ class Loader:
                     await self._let_go(deployment)
             except Fault as fault:
                 log.info("a deployment waits", deployment=deployment.name, reason=fault.reason_name)
+        return any(deployment.state in WAITING for deployment in deployments)
 
     async def close(self) -> None:
         """Stops waiting for loads; what the host has begun it ends by itself."""

@@ -25,6 +25,8 @@ from sluice.gateway import v1 as gateway
 from sluice.types import v1 as types
 
 log = get_log(__name__)
+#: Between looks while something is under way; else the pace of the looks at the engine host will do, as what changes in
+#: the database wakes it.
 LOOK_S = 0.5
 
 
@@ -60,8 +62,8 @@ class Supervisor:
                         while True:
                             seen = self.database.changed.count
                             await leadership.check()
-                            await self.step()
-                            await self.database.changed.wait(seen, LOOK_S)
+                            busy = await self.step()
+                            await self.database.changed.wait(seen, LOOK_S if busy else self.timing.host_poll_s)
                 except Fault as fault:
                     log.warning("the supervisor waits", reason=fault.reason_name)
                 finally:
@@ -70,9 +72,9 @@ class Supervisor:
         finally:
             await self.loader.close()
 
-    async def step(self) -> None:
-        """One look at everything. A fault of a peer leaves its rollout for the next look."""
-        await self.loader.look()
+    async def step(self) -> bool:
+        """One look at everything; whether anything is under way. A fault of a peer leaves its rollout for the next."""
+        loads = await self.loader.look()
         await self._expire()
         async with self.database.read() as session:
             rollouts = await store.ROLLOUTS.find(session, state=domain.LIVE)
@@ -94,6 +96,7 @@ class Supervisor:
         if self.monotonic() - self._rechecked >= self.timing.recheck_s:
             self._rechecked = self.monotonic()
             await self._recheck()
+        return loads or bool(rollouts)
 
     async def _guarded(self, rollout: gateway.Rollout, work: Coroutine[Any, Any, None]) -> None:
         """Does work in the trace of the rollout; whoever was faster has won, and what is away comes back."""

@@ -1,4 +1,4 @@
-"""The keys that work, as the other services need them: read from the database once for all who follow them."""
+"""The keys that work and the projects there are, read from the database once for all who follow them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get_log(__name__)
 
 
 class Keys:
-    """Every key that works now. After a commit only one number is read, and the keys when that has changed."""
+    """Every key that works and every project. After a commit one number is read, and they when it has changed."""
 
     def __init__(self, database: Database, own: AccessSnapshot) -> None:
         """``own`` is the registry's own table, kept equal to the database as well."""
@@ -40,10 +40,11 @@ class Keys:
     async def refresh(self) -> None:
         """Looks now: who got a key here may use it here at once."""
         async with self._reading, self.database.read() as session:
-            revision = await store.keys_revision(session)
+            revision = await store.access_revision(session)
             if revision == self._present.revision:
                 return
             present = registry.WatchAccessResponse(revision=revision)
+            present.projects.extend(project.name for project in await store.PROJECTS.find(session))
             for key, secret_sha256 in await store.working_keys(session):
                 record = present.keys.add(
                     secret_sha256=secret_sha256, principal=key.name, role_bindings=key.role_bindings

@@ -73,7 +73,7 @@ def _rows(policy: registry.GatePolicy, report: evaluator.Report) -> tuple[regist
         return PASS, ""
     return (
         INCONCLUSIVE,
-        f"{report.rows_scored} rows were scored and the policy wants {wanted}: {missing} more are needed",
+        f"{report.rows_scored} of the {wanted} rows that the policy wants could be scored: {missing} more are needed",
     )
 
 

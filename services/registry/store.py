@@ -89,9 +89,10 @@ async def working_keys(session: AsyncSession) -> list[tuple[registry.ApiKey, byt
     return [(key, hashes[key.name]) for key in found if not key.HasField("revoke_time")]
 
 
-async def keys_revision(session: AsyncSession) -> int:
-    """A number that grows with every change of a key."""
-    return int((await session.exec(select(func.coalesce(func.sum(KeyRow.revision), 0)))).one())
+async def access_revision(session: AsyncSession) -> int:
+    """A number that grows with every change of a key and every project, as neither is ever deleted."""
+    keys = select(func.coalesce(func.sum(KeyRow.revision), 0))
+    return int((await session.exec(keys)).one()) + await PROJECTS.count(session)
 
 
 async def get_version(session: AsyncSession, name: str) -> registry.ModelVersion:

@@ -105,6 +105,8 @@ def test_keys_roles_and_projects(user, running, tmp_path):
     key = running.client.keys.create("bad-input", ["algorithm"]).secret
     until(lambda: user("jobs", "list", key=key)[0] == exits.OK, "the key")
     rows = rows_file(tmp_path, "elsewhere.jsonl")
+    code, said = user("dataset", "upload", rows, "--task-type", "sft", "--project", "nosuch")  # by an administrator
+    assert code == exits.NOT_FOUND and "project `projects/nosuch` does not exist; `sluice projects list`" in said, said
     code, said = user("dataset", "upload", rows, "--task-type", "sft", "--project", "elsewhere", key=key)
     assert code == exits.DENIED and "has no role in `projects/elsewhere`" in said and "mistyped" in said
     code, said = user("rollouts", "rollback", ENDPOINT, key=key)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from kit.bus import Consumer, Reconciler, Relay, Retention
 from kit.store import Database, migrate
@@ -250,16 +251,27 @@ async def test_of_two_relays_on_postgres_one_sends_and_the_other_takes_over(serv
         await replicas[0].create_tables(KIT)
         buses = [await server.bus("trainer") for _ in range(2)]
         relays = [Relay(database, bus, poll_s=0.1) for database, bus in zip(replicas, buses, strict=True)]
-        async with running(*relays) as tasks:
+        async with running(relays[0]) as leader:
             await emit(replicas[0], "a")
             await until(lambda: _none_waits(replicas[0]))
-            leader = next(n for n, relay in enumerate(relays) if relay._leader is not None)
-            tasks[leader].cancel()
-            await emit(replicas[0], "b")
-            await until(lambda: _none_waits(replicas[0]))
-            assert relays[1 - leader]._leader is not None
+            async with running(relays[1]):
+                await emit(replicas[0], "b")
+                await until(lambda: _none_waits(replicas[0]))
+                assert await _locks(replicas[0]) == 1
+                leader[0].cancel()
+                await emit(replicas[0], "c")
+                await until(lambda: _none_waits(replicas[0]))
+        stream = await buses[0].jetstream.stream_info("SLUICE_TRAINER")
+        assert stream.state.messages == 3
         for each in (*buses, *replicas):
             await each.close()
+
+
+async def _locks(database: Database) -> int:
+    """How many leaders there are."""
+    async with database.engine.connect() as connection:
+        query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        return int((await connection.execute(text(query))).scalar_one())
 
 
 async def _none_waits(database: Database) -> bool:

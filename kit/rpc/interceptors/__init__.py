@@ -5,22 +5,25 @@ from __future__ import annotations
 import grpc
 
 from kit.rpc.interceptors.access_log import AccessLog
-from kit.rpc.interceptors.auth import Auth, Authenticate, Authorize
+from kit.rpc.interceptors.auth import Auth, Authenticate, Authorize, HasProject
 from kit.rpc.interceptors.faults import Faults
 from kit.rpc.interceptors.telemetry import Telemetry
 from kit.rpc.interceptors.validation import Validation
 
 
-def interceptors(authenticate: Authenticate, authorize: Authorize) -> list[grpc.aio.ServerInterceptor]:
+def interceptors(
+    authenticate: Authenticate, authorize: Authorize, has_project: HasProject | None = None
+) -> list[grpc.aio.ServerInterceptor]:
     """The interceptors of a service, outermost first.
 
     ``authenticate`` takes the metadata pairs of a call and gives its principal or raises Unauthenticated;
-    ``authorize`` takes principal, Access option and project (`projects/p`, or empty) and raises Denied.
+    ``authorize`` takes principal, Access option and project (`projects/p`, or empty) and raises Denied;
+    ``has_project`` says whether a project exists (without it, all do).
     """
     return [
         Telemetry(),
         AccessLog(),
-        Auth(authenticate, authorize),
+        Auth(authenticate, authorize, has_project),
         Faults(),
         Validation(),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from google.protobuf import descriptor_pool
 
 from kit import telemetry
-from kit.auth.principal import Principal
+from kit.auth.principal import ALL_PROJECTS, Principal
 from kit.rpc.call import Call, enter
-from kit.rpc.errors import Denied
+from kit.rpc.errors import Denied, NotFound
 from kit.rpc.interceptors.faults import refusing
 from kit.rpc.interceptors.layer import Context, Handler, Layer, is_open, is_passed_through
 from kit.rpc.projects import projects_of
@@ -21,18 +21,21 @@ from sluice.types import v1 as types
 Metadata = Sequence[tuple[str, str | bytes]]
 Authenticate = Callable[[Metadata], Principal]
 Authorize = Callable[[Principal, types.Access, str], None]
+HasProject = Callable[[str], Awaitable[bool]]
 READER = types.Access(reader=True)
 
 
 class Auth(Layer):
     """Reads the Access option off the method; a method without one is refused.
 
-    The first project that the first message names decides; who names further ones must be a reader there.
+    The first project that the first message names decides; who names further ones must be a reader there. Nothing is
+    made or listed in a project that does not exist, which only those learn who may do so in all projects.
     """
 
-    def __init__(self, authenticate: Authenticate, authorize: Authorize) -> None:
+    def __init__(self, authenticate: Authenticate, authorize: Authorize, has_project: HasProject | None = None) -> None:
         self._authenticate = authenticate
         self._authorize = authorize
+        self._has_project = has_project
 
     def applies(self, method: str, handler: Handler) -> bool:
         """Health and reflection are open; of what is passed through, the service behind is the judge."""
@@ -53,6 +56,17 @@ class Auth(Layer):
         """
         async with refusing(method, context):
             self._check(method, state, message, first)
+            await self._check_parent(state, message)
+
+    async def _check_parent(self, principal: Principal, message: Any) -> None:
+        project = "/".join(str(getattr(message, "parent", "")).split("/")[:2])
+        if self._has_project is None or principal.service or project in ("", ALL_PROJECTS):
+            return
+        if project.startswith("projects/") and not await self._has_project(project):
+            raise NotFound(
+                f"project `{project}` does not exist; `sluice projects list` shows those there are",
+                resource=("Project", project),
+            )
 
     def _check(self, method: str, principal: Principal, message: Any, first: bool) -> None:
         access = access_of(method)

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from kit.auth import AccessSnapshot, Identity, Verifier, digest
+from kit.auth import AccessSnapshot, Identity, KeyTable, Verifier, digest
 from sluice.registry import v1 as registry
 
 
@@ -64,3 +64,16 @@ async def test_follow_swaps_keeps_and_comes_back(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await following
     await server.stop(None)
+
+
+async def test_a_project_that_was_just_made_is_waited_for_and_a_mistyped_one_is_not_there():
+    access = AccessSnapshot()
+    access.swap(KeyTable(1, {}, frozenset({"projects/old"})))
+    assert await access.has_project("projects/old")
+    asked = asyncio.create_task(access.has_project("projects/new"))
+    await asyncio.sleep(0)
+    access.swap(KeyTable(2, {}, frozenset({"projects/old", "projects/other"})))
+    await asyncio.sleep(0)
+    access.swap(KeyTable(3, {}, frozenset({"projects/old", "projects/new"})))
+    assert await asked
+    assert not await access.has_project("projects/mistyped")
