@@ -40,7 +40,7 @@ PARTS = (
     Part("figure-memory", measure=("--only", "pss_mb")),
     Part("figure-lag", measure=("--only", "evaluation_lag_p95_ms")),
     Part("figure-rollback", measure=("--only", "rollback_ms")),
-    Part("figure-training", measure=("--only", "train_ratio", "--pairs", "5")),
+    Part("figure-training", measure=("--only", "train_ratio")),
     Part("figure-score", measure=("--only", "first_score_s")),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Collection, Mapping
@@ -66,9 +67,11 @@ def specs(
 
 
 def import_shared() -> None:
-    """Imports what all processes need, so that they share it."""
+    """Imports what all processes need, so that they share it; frozen, as each collection would write into its pages."""
     for module in SHARED:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
 
 
 def _program(module: str, title: str) -> None:

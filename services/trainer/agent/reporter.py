@@ -28,12 +28,12 @@ class Superseded(Exception):
 class Pace:
     """How often things are done, in seconds."""
 
-    #: Between reports while things change.
-    quick_s: float = 1.0
+    #: Between reports while things change. Each wakes every service, on cores that the recipe wants for itself.
+    quick_s: float = 2.0
     #: Between reports while nothing does.
     slow_s: float = 5.0
     #: Between looks at the recipe's progress.
-    look_s: float = 0.2
+    look_s: float = 0.5
     #: Between the request to cancel and the recipe's end by force.
     cancel_s: float = 30.0
     #: The longest pause between tries to reach the trainer.
