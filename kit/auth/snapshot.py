@@ -85,7 +85,12 @@ class AccessSnapshot:
             told(self._table)
 
     async def has_project(self, name: str) -> bool:
-        """Whether the project exists. One that was made a moment ago has `NEW_S` to become known here."""
+        """Whether the project exists. One that was made a moment ago has `NEW_S` to become known here.
+
+        Before the first table, which only matters where nobody needs a key, all are taken to exist.
+        """
+        if not self.ready:
+            return True
         with suppress(TimeoutError):
             async with asyncio.timeout(NEW_S):
                 while name not in self.table.projects:

@@ -94,10 +94,10 @@ class TaskTypes(registry.TaskTypeServiceServicer):
 
 
 class Policies(registry.GatePolicyServiceServicer):
-    """`strict`."""
+    """`strict`, and `gate` of the task types."""
 
     async def GetGatePolicy(self, request: registry.GetGatePolicyRequest, context: object) -> object:
-        if request.name != "projects/p/gatePolicies/strict":
+        if request.name not in ("projects/p/gatePolicies/strict", "projects/p/gatePolicies/gate"):
             raise NotFound(f"gate policy `{request.name}` does not exist")
         return registry.GetGatePolicyResponse()
 
