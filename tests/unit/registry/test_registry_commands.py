@@ -78,14 +78,15 @@ async def present(database):
     return await anext(keys.snapshots())
 
 
-async def test_one_reading_serves_all_followers_and_only_when_a_key_changed(started):
+async def test_one_reading_serves_all_followers_and_only_when_a_key_or_a_project_changed(started, catalog):
     own = AccessSnapshot()
     keys = access.Keys(started, own)
     await keys.refresh()
     followers = [keys.snapshots() for _ in range(3)]
     first = [await anext(follower) for follower in followers]
     assert first[0] is first[1] is first[2]
-    await started.transact(lambda unit: commands.create_project(unit, registry.Project(display_name="other")))
+    model = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, model))
     await keys.refresh()
     waiting = [asyncio.create_task(anext(follower)) for follower in followers]
     done, _ = await asyncio.wait(waiting, timeout=0.05)
@@ -94,6 +95,9 @@ async def test_one_reading_serves_all_followers_and_only_when_a_key_changed(star
     await keys.refresh()
     second = await asyncio.gather(*waiting)
     assert len(second[2].keys) == 2 and own.table.revision == second[0].revision
+    await started.transact(lambda unit: commands.create_project(unit, registry.Project(display_name="other")))
+    await keys.refresh()
+    assert (await anext(followers[0])).projects == [PROJECT, "projects/other"]
 
 
 async def test_models_and_migrations_agree(database):
