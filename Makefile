@@ -55,6 +55,7 @@ check: install
 	@$(BIN)/python protos/breaking.py
 
 prove: install
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(addprefix -c ,$(LOCK)) -e '.[ray]'
 	@$(BIN)/python -m tests --prove
 
 bench: install

@@ -35,6 +35,7 @@ PARTS = (
     Part("events", r"test_every_event_comes_ten_times"),
     Part("restarts", r"test_all_are_killed_at_once"),
     Part("soak", r"faults/test_soak"),
+    Part("ray", r"faults/test_ray"),
     Part("rest", r"."),
     Part("figure-ready", measure=("--only", "ready_s")),
     Part("figure-memory", measure=("--only", "pss_mb")),

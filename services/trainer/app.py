@@ -46,5 +46,8 @@ async def application(
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
         ]
         parts = Application(servicers, handlers=HANDLERS, loops=[supervisor.run])
-        async with serving(runtime, database, parts) as server:
-            yield server
+        try:
+            async with serving(runtime, database, parts) as server:
+                yield server
+        finally:
+            await backend.close()

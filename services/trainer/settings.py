@@ -28,6 +28,12 @@ class TrainerSettings:
     #: Threads of a recipe, its OMP_NUM_THREADS (``SLUICE_TRAINER_THREADS``); 0 means all cores, shared by the jobs.
     threads: int = 0
 
+    #: Where a Ray cluster takes jobs, its dashboard (``SLUICE_RAY_ADDRESS``).
+    ray_address: str = "http://127.0.0.1:8265"
+    #: CPUs and GPUs that Ray reserves for an attempt (``SLUICE_RAY_CPUS``, ``SLUICE_RAY_GPUS``).
+    ray_cpus: float = 1.0
+    ray_gpus: float = 0.0
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> TrainerSettings:
         """Reads the environment; raises ValueError naming the variable that is wrong and what it should be."""
@@ -39,6 +45,9 @@ class TrainerSettings:
             heartbeat_s=_number(environ, "SLUICE_TRAINER_HEARTBEAT_S", cls.heartbeat_s, least=1),
             waiting_limit_s=_number(environ, "SLUICE_TRAINER_WAITING_LIMIT_S", cls.waiting_limit_s, least=1),
             threads=int(_number(environ, "SLUICE_TRAINER_THREADS", cls.threads, least=0, whole=True)),
+            ray_address=_url(environ, "SLUICE_RAY_ADDRESS", cls.ray_address),
+            ray_cpus=_number(environ, "SLUICE_RAY_CPUS", cls.ray_cpus, least=0),
+            ray_gpus=_number(environ, "SLUICE_RAY_GPUS", cls.ray_gpus, least=0),
         )
 
     @property
@@ -57,3 +66,10 @@ def _number(environ: Mapping[str, str], variable: str, default: float, *, least:
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{variable} is `{text}`; it takes {kind} from {least:g}")
     return value
+
+
+def _url(environ: Mapping[str, str], variable: str, default: str) -> str:
+    text = environ.get(variable) or default
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{variable} is `{text}`; it takes the URL of Ray's dashboard, such as {default}")
+    return text.rstrip("/")

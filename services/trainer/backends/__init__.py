@@ -15,8 +15,15 @@ def _local(settings: TrainerSettings, jobs: Path) -> Backend:
     return LocalBackend(jobs, {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)})
 
 
+def _ray(settings: TrainerSettings, jobs: Path) -> Backend:
+    from services.trainer.backends.ray import RayBackend
+
+    environ = {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)}
+    return RayBackend(jobs, environ, settings.ray_address, cpus=settings.ray_cpus, gpus=settings.ray_gpus)
+
+
 OpenBackend = Callable[[TrainerSettings, Path], Backend]
-BACKENDS: dict[str, OpenBackend] = {"local": _local}
+BACKENDS: dict[str, OpenBackend] = {"local": _local, "ray": _ray}
 
 
 def open_backend(settings: TrainerSettings, jobs: Path, backends: Mapping[str, OpenBackend] = BACKENDS) -> Backend:

@@ -31,3 +31,6 @@ class Backend(Protocol):
 
     async def wipe(self, job: str, *, keep_checkpoints: bool) -> None:
         """Removes decrypted inputs and outputs of a job without a running attempt, and the checkpoints if told."""
+
+    async def close(self) -> None:
+        """Lets go of what the backend holds for itself; its agents go on."""

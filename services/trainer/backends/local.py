@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,15 +17,13 @@ import psutil
 
 import services
 from kit.rpc.errors import Unavailable, from_driver_error
-from kit.rpc.names import id_of
-from services.trainer.agent.assignment import ATTEMPT, EPOCH, JOB
+from services.trainer.agent.assignment import ATTEMPT
+from services.trainer.backends.attempts import agent_environ, agent_log, mark_of
 from services.trainer.folders import JobFolder
 from sluice.trainer import v1 as trainer
 
 AGENT = (sys.executable, "-m", "services.trainer.agent")
 STOP_S = 10.0
-#: What of a job its agent needs; the rest, such as its history, may grow.
-PASSED_ON = ("name", "spec", "traceparent")
 
 
 class LocalBackend:
@@ -44,27 +41,22 @@ class LocalBackend:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def start(self, job: trainer.TrainingJob, epoch: int) -> str:
-        mark = f"{id_of(job.name)}/{epoch}"
+        mark = mark_of(job, epoch)
         pid = await asyncio.to_thread(_agent_of, mark)
         if pid is None:
             try:
-                pid = self._spawn(job, epoch, mark)
+                pid = self._spawn(job, epoch)
             except OSError as error:
                 cause = error.strerror or type(error).__name__
                 raise from_driver_error(error) or Unavailable(f"the agent cannot be started: {cause}") from error
         return json.dumps({"pid": pid, "started": started(pid), "mark": mark})
 
-    def _spawn(self, job: trainer.TrainingJob, epoch: int, mark: str) -> int:
-        told = trainer.TrainingJob(**{field: getattr(job, field) for field in PASSED_ON})
-        folder = JobFolder.of(self._jobs, job.name).attempt(epoch).path
-        for each in (folder.parent, folder):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        environ = {JOB: b64encode(told.SerializeToString()).decode(), EPOCH: str(epoch), ATTEMPT: mark}
-        with (folder / "agent.log").open("ab") as log:
+    def _spawn(self, job: trainer.TrainingJob, epoch: int) -> int:
+        with agent_log(self._jobs, job, epoch).open("ab") as log:
             process = subprocess.Popen(
                 self._command,
                 cwd=Path(services.__file__).parents[1],
-                env={**self._environ, **environ, "TRACEPARENT": job.traceparent},
+                env=agent_environ(self._environ, job, epoch),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -86,6 +78,9 @@ class LocalBackend:
     async def wipe(self, job: str, *, keep_checkpoints: bool) -> None:
         folder = JobFolder.of(self._jobs, job)
         await asyncio.to_thread(folder.wipe, keep_checkpoints=keep_checkpoints)
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def started(pid: int) -> str:
