@@ -51,4 +51,4 @@ def test_a_mistake_in_the_environment_is_one_sentence(tmp_path: Path) -> None:
         [sys.executable, "-m", "services.trainer"], env=environ, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr == "error: SLUICE_TRAINER_BACKEND is `moon`; it takes one of local\n"
+    assert done.stderr == "error: SLUICE_TRAINER_BACKEND is `moon`; it takes one of local, ray\n"
