@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 
 class Bar:
@@ -32,12 +33,16 @@ class Bars:
     """A progress display that stays on the screen when it is done."""
 
     def __init__(self, console: Console) -> None:
+        room = max(console.width - 61, 1)
         self._progress = Progress(
             TextColumn("{task.description:32}"),
-            BarColumn(30),
+            BarColumn(14, table_column=Column(no_wrap=True)),
             TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            # The one column that gives way on a narrow screen.
+            TextColumn(
+                "[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room)
+            ),
             console=console,
         )
 
