@@ -89,7 +89,7 @@ class AccessSnapshot:
 
         Before the first table, which only matters where nobody needs a key, all are taken to exist.
         """
-        if not self.ready:
+        if not self.ready or name in self.table.projects:
             return True
         with suppress(TimeoutError):
             async with asyncio.timeout(NEW_S):

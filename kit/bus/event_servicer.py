@@ -53,7 +53,9 @@ class EventServicer(events.EventServiceServicer):
         conditions = visible(current_call().principal)
         seen = self.database.changed.count
         last = request.after_sequence
-        if not request.HasField("after_sequence"):
+        if request.HasField("since") and not request.HasField("after_sequence"):
+            conditions.append(col(OutboxRow.time) >= request.since.ToDatetime(UTC))
+        elif not request.HasField("after_sequence"):
             async with self.database.read() as session:
                 last = (await session.exec(select(func.max(OutboxRow.sequence)))).one() or 0
         while True:

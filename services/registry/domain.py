@@ -193,7 +193,8 @@ def has_approved(version: registry.ModelVersion, by: str) -> bool:
 
 def enough_approvals(version: registry.ModelVersion) -> bool:
     """Whether as many people said yes as the policy wants."""
-    return len(version.approvals) >= version.gate_decision.policy.approvals_required
+    people = {approval.principal for approval in version.approvals}  # one may waive again after a second verdict
+    return len(people) >= version.gate_decision.policy.approvals_required
 
 
 def realias(model: registry.Model, serving: str) -> bool:

@@ -338,6 +338,16 @@ async def test_watching_the_log_gives_what_is_committed_next(fresh):
     await stream.aclose()
 
 
+async def test_a_watch_may_begin_at_a_time(fresh):
+    await emit(fresh.trainer, "a")
+    await emit(fresh.trainer, "b")
+    servicer = EventServicer(fresh.trainer, fresh.trainer_bus, poll_s=60)
+    listed = await servicer.ListEvents(events.ListEventsRequest(), None)
+    second = servicer.WatchEvents(events.WatchEventsRequest(since=listed.events[1].time), None)
+    assert (await anext(second)).event == listed.events[1]
+    await second.aclose()
+
+
 async def test_the_copies_of_a_stream_follow_their_setting(server):
     bus = await server.bus("evaluator", Retention(replicas=3))
     with pytest.raises(APIError, match="replicas > 1 not supported in non-clustered mode"):

@@ -70,7 +70,8 @@ class Log(events.EventServiceServicer):
 
     async def WatchEvents(self, request: Any, context: Any) -> AsyncIterator[events.WatchEventsResponse]:
         self.asked.append(request.after_sequence if request.HasField("after_sequence") else None)
-        sent = self.asked[-1] if self.asked[-1] is not None else len(self.revoked)
+        assert request.HasField("since")
+        sent = self.asked[-1] or 0
         self.followed.set()
         while True:
             for sequence, version in enumerate(self.revoked[sent:], sent + 1):

@@ -91,6 +91,9 @@ def test_a_waiver_lets_through_what_the_gate_refused_and_stays_visible(state):
         domain.approve(refused, "one", "the metric is wrong for this task", True, NOW)
         assert refused.state == state_after
         assert refused.approvals[0].waiver and refused.approvals[0].reason
+    refused.state = state  # judged and refused once more
+    domain.approve(refused, "one", "as before", True, NOW)
+    assert refused.state == AWAITING  # the same person is no second one
     domain.approve(refused, "two", "I agree", False, NOW)
     assert refused.state == APPROVED
 
