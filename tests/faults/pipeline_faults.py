@@ -74,9 +74,15 @@ def sprung(pipeline: Pipeline, name: str, trap: str, before: int) -> None:
     assert fired(pipeline, name)[before:] == [trap.partition(":")[0]]
 
 
+class Missed(Exception):
+    """A stage was over before anybody looked: on a busy machine half a second of training may pass unseen."""
+
+
 def _job(pipeline: Pipeline, job: str) -> bool:
-    """Training, or just over: on a busy machine nobody may look in the half second that it takes."""
-    return pipeline.client.jobs.get(job).state in (types.JOB_STATE_RUNNING, types.JOB_STATE_SUCCEEDED)
+    state = pipeline.client.jobs.get(job).state
+    if state == types.JOB_STATE_SUCCEEDED:
+        raise Missed
+    return bool(state == types.JOB_STATE_RUNNING)
 
 
 def _checkpoint(pipeline: Pipeline, job: str) -> bool:
@@ -114,9 +120,7 @@ def survive(
     ``over`` returns when no more harm is to come.
     """
     with pipeline.traffic():
-        # Whoever is told that a service is away submits again; a first job that did get through lives as well.
-        job = until(lambda: pipeline.train(seed), "a job that is accepted")
-        until(lambda: STAGES[stage](pipeline, job), f"the stage {stage}")
+        job = _at(pipeline, stage, seed)
         harm()
         run = pipeline.follow(job)
     assert run.rollout is not None, run.version.gate_decision
@@ -124,6 +128,19 @@ def survive(
     until(lambda: serves(pipeline), "a suite that serves")
     invariants.hold(pipeline)
     return run
+
+
+def _at(pipeline: Pipeline, stage: str, seed: int) -> str:
+    """A job that is at the stage now."""
+    while True:
+        # Whoever is told that a service is away submits again; a first job that did get through lives as well.
+        job = until(lambda: pipeline.train(seed), "a job that is accepted")
+        try:
+            until(lambda job=job: STAGES[stage](pipeline, job), f"the stage {stage}")
+        except Missed:
+            pipeline.follow(job)  # and another
+        else:
+            return job
 
 
 def calm(pipeline: Pipeline) -> None:

@@ -24,6 +24,7 @@ from sluice.gateway import v1 as gateway
 log = get_log(__name__)
 
 REVOKED = "sluice.registry.v1.model_version.revoked"
+#: How far the clocks of two hosts may be apart.
 CLOCKS_S = 300.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
@@ -64,7 +65,7 @@ class RevocationSync:
     def __init__(self, worker: Worker, stub: events.EventServiceAsyncStub, *, pause: Pause = _jitter) -> None:
         self._worker, self._stub, self._pause = worker, stub, pause
         self._request = events.WatchEventsRequest()
-        # What was taken back before, no table that is told from now on has in it; the clocks of two hosts may differ.
+        # What was taken back before, no table that is told from now on has in it.
         self._request.since.FromSeconds(int(time.time() - CLOCKS_S))
 
     async def run(self) -> None:

@@ -12,14 +12,18 @@ from services.trainer.settings import TrainerSettings
 def _local(settings: TrainerSettings, jobs: Path) -> Backend:
     from services.trainer.backends.local import LocalBackend
 
-    return LocalBackend(jobs, {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)})
+    return LocalBackend(jobs, _environ(settings))
 
 
 def _ray(settings: TrainerSettings, jobs: Path) -> Backend:
     from services.trainer.backends.ray import RayBackend
 
-    environ = {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)}
-    return RayBackend(jobs, environ, settings.ray_address, cpus=settings.ray_cpus, gpus=settings.ray_gpus)
+    address, cpus, gpus = settings.ray_address, settings.ray_cpus, settings.ray_gpus
+    return RayBackend(jobs, _environ(settings), address, cpus=cpus, gpus=gpus)
+
+
+def _environ(settings: TrainerSettings) -> dict[str, str]:
+    return {**settings.environ, "OMP_NUM_THREADS": str(settings.recipe_threads)}
 
 
 OpenBackend = Callable[[TrainerSettings, Path], Backend]

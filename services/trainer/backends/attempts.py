@@ -1,7 +1,8 @@
-"""What every backend gives an agent before it starts: its folder, and what it is told by its environment."""
+"""What every backend starts for an attempt: the agent's command, its folder, and what it is told by its environment."""
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from services.trainer.agent.assignment import ATTEMPT, EPOCH, JOB
 from services.trainer.folders import JobFolder
 from sluice.trainer import v1 as trainer
 
+AGENT = (sys.executable, "-m", "services.trainer.agent")
 #: What of a job its agent needs; the rest, such as its history, may grow.
 PASSED_ON = ("name", "spec", "traceparent")
 #: What the trainer knows and an agent has no use for.

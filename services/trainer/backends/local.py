@@ -18,11 +18,10 @@ import psutil
 import services
 from kit.rpc.errors import Unavailable, from_driver_error
 from services.trainer.agent.assignment import ATTEMPT
-from services.trainer.backends.attempts import agent_environ, agent_log, mark_of
+from services.trainer.backends.attempts import AGENT, agent_environ, agent_log, mark_of
 from services.trainer.folders import JobFolder
 from sluice.trainer import v1 as trainer
 
-AGENT = (sys.executable, "-m", "services.trainer.agent")
 STOP_S = 10.0
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.rpc.errors import Unavailable
-from services.trainer.backends.attempts import agent_environ, agent_log, mark_of
-from services.trainer.backends.local import AGENT
+from services.trainer.backends.attempts import AGENT, agent_environ, agent_log, mark_of
 from services.trainer.folders import JobFolder
 from sluice.trainer import v1 as trainer
 

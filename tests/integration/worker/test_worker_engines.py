@@ -16,27 +16,20 @@ from worker_parts import (
     answer,
     ask_body,
     begin_stream,
+    endless,
     event,
     name,
     post,
     read_head,
+    send,
     token,
 )
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_stops_the_engine(gateway: Gateway, stream: bool) -> None:
-    async def endless(ask: Ask, writer: asyncio.StreamWriter) -> None:
-        if stream:
-            begin_stream(writer)
-            event(writer, token("m-2", "x"))
-        await asyncio.Event().wait()
-
     gateway.one.behavior = endless
-    _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-    body = ask_body(stream)
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
-    writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
+    _, writer = await send(gateway, ask_body(stream))
     await gateway.one.asked.wait()
     writer.transport.abort()
     async with asyncio.timeout(0.5):
@@ -93,10 +86,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_no_done(
     quick: Gateway, behavior: Behavior, code: str
 ) -> None:
     quick.one.behavior = behavior
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(quick.url.rpartition(":")[2]))
-    body = ask_body(True)
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
-    writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    reader, writer = await send(quick, ask_body(True), more="connection: close\r\n")
     status, _ = await read_head(reader)
     text = (await reader.read()).decode()
     writer.close()

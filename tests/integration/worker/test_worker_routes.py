@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from worker_parts import Ask, Gateway, ask_body, begin_stream, event, name, normal, post, read_head, running, token
+from worker_parts import Ask, Gateway, ask_body, endless, name, normal, post, read_head, running, send
 
 
 async def test_after_a_swap_returned_a_removed_version_serves_nobody(gateway: Gateway) -> None:
@@ -42,20 +42,11 @@ async def test_after_a_swap_returned_a_removed_version_serves_nobody(gateway: Ga
 
 
 @contextlib.asynccontextmanager
-async def endless(gateway: Gateway, stream: bool) -> AsyncIterator[asyncio.StreamReader]:
+async def under_way(gateway: Gateway, stream: bool) -> AsyncIterator[asyncio.StreamReader]:
     """A request to the stable version under way; it would never end."""
 
-    async def behavior(ask: Ask, writer: asyncio.StreamWriter) -> None:
-        if stream:
-            begin_stream(writer)
-            event(writer, token("m-2", "x"))
-        await asyncio.Event().wait()
-
-    gateway.one.behavior = behavior
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-    body = ask_body(stream)
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-user\r\n")
-    writer.write(b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    gateway.one.behavior = endless
+    reader, writer = await send(gateway, ask_body(stream), more="connection: close\r\n")
     await gateway.one.asked.wait()
     if stream:
         await read_head(reader)
@@ -75,7 +66,7 @@ async def assert_cut(gateway: Gateway, text: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_of_a_withdrawn_version_is_cut_in_the_end(tmp_path: Path, stream: bool) -> None:
     async with running(tmp_path, withdrawn_ends_s=0.05) as gateway:
-        async with endless(gateway, stream) as reader:
+        async with under_way(gateway, stream) as reader:
             gateway.route(0)  # still there: it may go on
             gateway.route(100, stable=False)
             text = (await reader.read()).decode()
@@ -87,7 +78,7 @@ async def test_a_request_of_a_withdrawn_version_is_cut_in_the_end(tmp_path: Path
 async def test_a_revoked_version_is_cut_at_once_and_no_table_brings_it_back(gateway: Gateway, stream: bool) -> None:
     gateway.route(50)
     gateway.route(0)
-    async with endless(gateway, stream) as reader:
+    async with under_way(gateway, stream) as reader:
         gateway.worker.revoke(name(2))
         text = (await reader.read()).decode()
     await assert_cut(gateway, text)

@@ -81,6 +81,14 @@ async def normal(ask: Ask, writer: asyncio.StreamWriter) -> None:
     writer.write(b"0\r\n\r\n")
 
 
+async def endless(ask: Ask, writer: asyncio.StreamWriter) -> None:
+    """Begins, where a stream is wanted, and never ends."""
+    if ask.body.get("stream"):
+        begin_stream(writer)
+        event(writer, token(ask.body["model"], "x"))
+    await asyncio.Event().wait()
+
+
 class Engine:
     """A scripted OpenAI engine on a free port; `hung_up` is set when a client leaves while being answered."""
 
@@ -110,7 +118,9 @@ class Engine:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
-        self._tasks.add(task := asyncio.current_task())  # type: ignore[arg-type]
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             while True:
                 ask = await self._read(reader)
@@ -130,7 +140,7 @@ class Engine:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._tasks.discard(task)  # type: ignore[arg-type]
+            self._tasks.discard(task)
             self._writers.discard(writer)
             writer.close()
 
@@ -222,14 +232,22 @@ async def post(
     gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = ""
 ) -> tuple[int, dict[str, str], Any]:
     """A raw POST to chat completions: status, headers, JSON body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
-    auth = f"authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{auth}{more}content-length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
+    reader, writer = await send(gateway, body, key=key, more=more)
     status, headers = await read_head(reader)
     data = await reader.readexactly(int(headers["content-length"]))
     writer.close()
     return status, headers, json.loads(data)
+
+
+async def send(
+    gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = ""
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The same under way: nothing is read of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+    auth = f"authorization: Bearer {key}\r\n" if key else ""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{auth}{more}content-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    return reader, writer
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
