@@ -2,7 +2,8 @@
 
 import sys
 
-from benchmarks.pipeline import main
+from benchmarks import dataset, pipeline
+from benchmarks.runner import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run({**pipeline.MEASURES, **dataset.MEASURES}, on_demand=["first_score_s"]))

@@ -81,11 +81,14 @@ def differences(connection: Connection, metadata: MetaData, prefix: str) -> list
 
 
 def only(metadata: MetaData, prefix: str) -> Any:
-    """Alembic's filter: tables with the prefix, with a model or left over; without one, the metadata's tables."""
+    """Alembic's filter: tables with the prefix, with a model or left over; without one, the metadata's tables.
+
+    Indexes `search_…` are made by ``text_index.install`` and stand in no model.
+    """
 
     def include(_object: object, name: str | None, kind: str, reflected: bool, _other: object) -> bool:
         if kind != "table":
-            return True
+            return not (kind == "index" and str(name).startswith("search_"))
         return bool(name) and str(name).startswith(prefix) and (bool(prefix) or str(name) in metadata.tables)
 
     return include

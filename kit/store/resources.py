@@ -4,23 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
-from sqlalchemy import ColumnElement, LargeBinary, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, LargeBinary, Table, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from kit.rpc import filters, paging
-from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale
+from kit.rpc import paging
+from kit.rpc.errors import AlreadyExists, NotFound, Stale
 from kit.rpc.names import parent_of
+from kit.store.conditions import Enums
 from kit.store.faults import as_fault
+from kit.store.search import Search, Texts
 from kit.store.tables import UtcTime
 from kit.store.unit import Unit
-from sluice.errors import v1 as errors
 
 M = TypeVar("M", bound=Message)
-Enums = Mapping[str, EnumTypeWrapper]
 
 
 class ResourceRow(SQLModel):
@@ -45,19 +44,22 @@ class Resources(Generic[M]):
         columns: Callable[[M], Mapping[str, Any]] = lambda message: {},
         enums: Enums | None = None,
         kind: str = "",
+        texts: Texts[M] | None = None,
+        facts: Sequence[str] = (),
     ) -> None:
         """``columns`` gives the table's own columns of a message (and may override parent and state).
 
-        ``enums`` says which columns a filter names by enum value: {"state": JobState}. Every indexed column can be
-        filtered by. ``kind`` is the noun in error sentences; the message's name when empty.
+        ``enums`` says which fields a filter names by enum value: {"state": JobState}. Every indexed column can be
+        filtered by, and both times. ``kind`` is the noun in error sentences; the message's name when empty.
+        ``texts`` and ``facts`` are for a SearchedRow: see Search.
         """
         self.table: Table = row.__table__  # type: ignore[attr-defined]
         self.message = message
         self.columns = columns
         self.enums = dict(enums or {})
         self.kind = kind or message.DESCRIPTOR.name
-        self._fields = {field.name for field in message.DESCRIPTOR.fields}
-        self._filterable = {c.name for c in self.table.columns if c.index} - {"parent", "create_time"}
+        self._own = {field.name for field in message.DESCRIPTOR.fields}
+        self.search = Search(self.table, message, self.enums, texts, facts)
 
     async def get(self, session: AsyncSession, name: str) -> M:
         """The resource of that name. Raises NotFound."""
@@ -76,6 +78,9 @@ class Resources(Generic[M]):
         """Stores a new resource under ``message.name``. Raises AlreadyExists."""
         self._stamp(message, 1, unit.now, unit.now)
         values = self._values(message) | {"revision": 1, "create_time": unit.now, "update_time": unit.now}
+        index = self.search.index(unit.session.get_bind().dialect.name)
+        if index is not None:
+            values["position"] = index.position(unit.now)
         try:
             async with unit.session.begin_nested():
                 await unit.session.exec(insert(self.table).values(values))
@@ -142,85 +147,58 @@ class Resources(Generic[M]):
     ) -> tuple[list[M], str]:
         """One page and the token of the next (empty at the end), by (create_time, name).
 
+        Where there is a text index, rows of one instant come by name on PostgreSQL and as they were made on SQLite.
         An empty parent, or one with `-` for an id (AIP-159), spans several. ``where`` adds conditions of the service.
         Rows that come or go meanwhile never make another row appear twice or be left out.
         Raises Invalid (INVALID_PAGE_TOKEN, INVALID_FILTER).
         """
-        table, query = self.table, (self.table.name, parent, filter, str(newest_first))
-        conditions = [*where, *self._parents(parent), *self.conditions(filter)]
-        after = paging.decode(page_token, *query, of=(str, str))
+        query = (self.table.name, parent, filter, str(newest_first))
+        dialect = session.get_bind().dialect.name
+        selection, places = self.search.select(self._select(), parent, filter, dialect)
+        after = paging.decode(page_token, *query, of=(int if self.search.texts else str, str))
         if after is not None:
-            conditions.append(self._after(after, newest_first))
+            selection = selection.where(self._after(places, after, newest_first))
         size = paging.page_size(page_size)
-        order = [table.c.create_time, table.c.name]
-        ordered = [column.desc() if newest_first else column.asc() for column in order]
-        rows = (await session.exec(self._select().where(*conditions).order_by(*ordered).limit(size + 1))).all()
+        ordered = [place.desc() if newest_first else place.asc() for place in places]
+        rows = (await session.exec(selection.where(*where).order_by(*ordered).limit(size + 1))).all()
         token = ""
         if len(rows) > size:
             last = rows[size - 1]
-            token = paging.encode([last.create_time.isoformat(), last.name], *query)
+            place = last.position if self.search.texts else last.create_time.isoformat()
+            token = paging.encode([place, last.name], *query)
         return [self._message(row) for row in rows[:size]], token
 
-    def conditions(self, filter: str) -> list[ColumnElement[bool]]:
-        """A filter as SQL. Raises Invalid (INVALID_FILTER)."""
-        clauses: list[ColumnElement[bool]] = []
-        for field, op, value in filters.parse(filter, self._filterable):
-            column, wanted = self.table.c[field], self._value(field, value)
-            clauses.append(column == wanted if op == "=" else column != wanted)
-        return clauses
-
-    def _value(self, field: str, value: str) -> Any:
-        """`"RUNNING"` as the number of JOB_STATE_RUNNING, `"7"` or `"true"` as the column's type wants it."""
-        wrong = f"filter compares `{field}` with `{value}`, which it can never be"
-        if field in self.enums:
-            names = self.enums[field].DESCRIPTOR.values_by_name
-            prefix = next(iter(names)).removesuffix("UNSPECIFIED")
-            known = names.get(value) or names.get(prefix + value)
-            if known is None:
-                short = ", ".join(name.removeprefix(prefix) for name in list(names)[1:])
-                raise Invalid(f"{wrong}; it is one of {short}", reason=errors.ERROR_REASON_INVALID_FILTER)
-            return known.number
-        kind = self.table.c[field].type.python_type
-        try:
-            if kind is bool:
-                return {"true": True, "false": False}[value.lower()]
-            return kind(value) if kind in (int, float) else value
-        except (KeyError, ValueError):
-            raise Invalid(f"{wrong}; it is a {kind.__name__}", reason=errors.ERROR_REASON_INVALID_FILTER) from None
-
-    def _parents(self, parent: str) -> list[ColumnElement[bool]]:
-        column = self.table.c.parent
-        if not parent:
-            return []
-        if "-" not in parent.split("/"):
-            return [column == parent]
-        pattern = "/".join("%" if part == "-" else _literal(part) for part in parent.split("/"))
-        return [column.like(pattern, escape="\\")]
-
-    def _after(self, cursor: paging.Cursor, newest_first: bool) -> ColumnElement[bool]:
-        try:
-            time, name = datetime.fromisoformat(str(cursor[0])).astimezone(UTC), str(cursor[1])
-        except (ValueError, OverflowError):
-            raise paging.wrong_token() from None
-        at, named = self.table.c.create_time, self.table.c.name
-        if newest_first:
-            return or_(at < time, and_(at == time, named < name))
-        return or_(at > time, and_(at == time, named > name))
+    def _after(
+        self, places: Sequence[ColumnElement[Any]], cursor: paging.Cursor, newest_first: bool
+    ) -> ColumnElement[bool]:
+        """What comes after the last row of a page."""
+        first: Any = cursor[0]
+        if not self.search.texts:
+            try:
+                first = datetime.fromisoformat(str(first)).astimezone(UTC)
+            except (ValueError, OverflowError):
+                raise paging.wrong_token() from None
+        last = [literal(value, place.type) for place, value in zip(places, (first, cursor[1]), strict=False)]
+        row: Any = tuple_(*places)
+        after: ColumnElement[bool] = row < tuple_(*last) if newest_first else row > tuple_(*last)
+        return after
 
     def _select(self) -> Any:
         c = self.table.c
-        return select(c.name, c.body, c.revision, c.create_time, c.update_time)
+        place = [c.position] if self.search.texts else []
+        return select(c.name, c.body, c.revision, c.create_time, c.update_time, *place)
 
     def _values(self, message: M) -> dict[str, Any]:
         name = str(getattr(message, "name"))  # noqa: B009
         values: dict[str, Any] = {"name": name, "parent": parent_of(name)}
-        if "state" in self._fields:
+        if "state" in self._own:
             values["state"] = int(getattr(message, "state"))  # noqa: B009
         body = type(message)()
         body.CopyFrom(message)
-        for column in {"etag", "create_time", "update_time"} & self._fields:
+        for column in {"etag", "create_time", "update_time"} & self._own:
             body.ClearField(column)
-        return values | dict(self.columns(message)) | {"body": body.SerializeToString(deterministic=True)}
+        values |= dict(self.columns(message)) | {"body": body.SerializeToString(deterministic=True)}
+        return values | {"terms": self.search.terms(message, values)} if self.search.texts else values
 
     def _message(self, row: Any) -> M:
         message = self.message.FromString(row.body)
@@ -229,10 +207,10 @@ class Resources(Generic[M]):
 
     def _stamp(self, message: M, revision: int, create_time: datetime, update_time: datetime) -> None:
         resource: Any = message
-        if "etag" in self._fields:
+        if "etag" in self._own:
             resource.etag = _etag(revision)
         for field, time in (("create_time", create_time), ("update_time", update_time)):
-            if field in self._fields:
+            if field in self._own:
                 getattr(resource, field).FromDatetime(time)
 
     def _missing(self, name: str) -> NotFound:
@@ -250,7 +228,3 @@ def _etag(revision: int) -> str:
 
 def _etag_of(message: Message) -> str:
     return str(getattr(message, "etag", ""))
-
-
-def _literal(part: str) -> str:
-    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

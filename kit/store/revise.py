@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 from kit.store.database import Database
 from kit.store.migrate import context, migrate, only, scripts
 from kit.store.tables import UtcTime
+from kit.store.text_index import Terms
 
 TEMPLATE = '''"""{message}"""
 
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 import sqlmodel
 from alembic import op
 
-from kit.store.tables import UtcTime
+from kit.store.tables import UtcTime{more}
 
 revision = "{revision}"
 down_revision = {down_revision!r}
@@ -64,6 +65,7 @@ async def revise(service: str, message: str, folder: Path, metadata: MetaData) -
             down_revision=own[0].revision if own else None,
             labels=None if own else (service,),
             body=body,
+            more="\nfrom kit.store.text_index import Terms" if "Terms()" in body else "",
         )
     )
     return path
@@ -74,7 +76,8 @@ def _compare(connection: Connection, metadata: MetaData, prefix: str) -> Migrati
 
 
 def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
-    return "UtcTime()" if kind == "type" and isinstance(item, UtcTime) else False
+    own = kind == "type" and isinstance(item, UtcTime | Terms)
+    return f"{type(item).__name__}()" if own else False
 
 
 def _words(message: str) -> str:

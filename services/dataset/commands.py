@@ -10,9 +10,9 @@ from kit.blobs import Blob
 from kit.rpc import masks
 from kit.rpc.interceptors.validation import validate
 from kit.store import Unit
-from services.dataset import domain, store
+from services.dataset import domain, parts, store
+from services.dataset.checks import Outcome
 from sluice.dataset import v1 as dataset
-from sluice.rows import Outcome
 
 
 async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
@@ -25,7 +25,8 @@ async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset) -> da
 async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -> dataset.Dataset:
     """Changes what people say of a dataset."""
     present = await store.DATASETS.get(unit.session, wanted.name)
-    masks.apply(present, wanted, mask, ("description", "modalities", "tags"))
+    masks.apply(present, wanted, mask, domain.changeable(wanted, mask.paths))
+    present.classification = present.classification or dataset.CLASSIFICATION_INTERNAL
     validate(present)
     changed = await store.DATASETS.update(unit, present, wanted.etag)
     unit.emit(dataset.DatasetUpdated(dataset=changed.name), changed.name)
@@ -83,15 +84,22 @@ async def end_upload(unit: Unit, name: str, judge: Callable[[dataset.Upload], No
 
 
 async def commit_version(unit: Unit, name: str, outcome: Outcome) -> None:
-    """Makes a version of a checked upload."""
+    """Makes a version of a checked upload, whose parts are stored; one that appends does so to the newest version."""
     upload = await store.UPLOADS.get(unit.session, name)
     domain.enter(upload, dataset.UPLOAD_STATE_COMMITTED)
     parent = await store.DATASETS.get(unit.session, domain.dataset_of(name))
-    version = await store.insert_version(unit, domain.new_version(parent, upload, outcome), name)
+    base_name = f"{parent.name}/versions/{parent.latest_version}" if upload.append and parent.latest_version else ""
+    base = await parts.stored(unit.session, await store.get_version(unit.session, base_name)) if base_name else []
+    added = await parts.of(unit.session, name)
+    domain.check_parts(added, outcome)
+    version = domain.new_version(parent, upload, base_name, base, added)
+    await parts.hand_over(unit, name, version.name, base)
+    await store.insert_version(unit, version, name)
     parent.latest_version = version.version
     await store.DATASETS.update(unit, parent)
     upload.dataset_version = version.name
-    upload.rows_checked = outcome.row_count
+    upload.rows_checked = version.rows_added + outcome.put_aside
+    domain.note_findings(upload, outcome)
     await store.UPLOADS.update(unit, upload)
     unit.emit(
         dataset.DatasetVersionCommitted(
@@ -99,6 +107,7 @@ async def commit_version(unit: Unit, name: str, outcome: Outcome) -> None:
             task_type=version.task_type,
             digest=version.digest,
             row_count=version.row_count,
+            rows_added=version.rows_added,
         ),
         version.name,
     )

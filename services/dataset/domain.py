@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import id_of, parent_of, project_of, slug, uuid7
+from services.dataset import parts
+from services.dataset.checks.wire import Outcome
+from services.dataset.parts import PartRow
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
-from sluice.rows import SCHEMAS, Outcome, UnknownFormatError, check_file_name
+from sluice.rows import ROWS_OF_TASK, SPLITS, UnknownFormatError, check_file_name
 from sluice.types import v1 as types
 
 UPLOAD_LIVES = timedelta(days=7)
@@ -26,8 +29,8 @@ def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
             "a dataset lies in one project and `projects/-` means all; name one",
             violations=[("parent", "is no project")],
         )
-    if wanted.task_type not in SCHEMAS:
-        known = ", ".join(f"`{name}`" for name in sorted(SCHEMAS))
+    if wanted.task_type not in ROWS_OF_TASK:
+        known = ", ".join(f"`{name}`" for name in sorted(ROWS_OF_TASK))
         raise Invalid(
             f"task_type `{wanted.task_type}` is not known; it is one of {known}",
             violations=[("dataset.task_type", "is not known")],
@@ -39,7 +42,17 @@ def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
         task_type=wanted.task_type,
         modalities=wanted.modalities or ["text"],
         tags=wanted.tags,
+        classification=wanted.classification or dataset.CLASSIFICATION_INTERNAL,
     )
+
+
+def changeable(wanted: dataset.Dataset, asked: Collection[str]) -> list[str]:
+    """The fields that people may change; a caller who does not name any and gives no classification leaves that one.
+
+    Else whoever does not know the field would, by changing another, open what is sensitive to more people.
+    """
+    fields = ["description", "modalities", "tags", "classification"]
+    return fields if asked or wanted.classification else fields[:-1]
 
 
 def new_upload(request: dataset.CreateUploadRequest, creator: str, now: datetime) -> dataset.Upload:
@@ -55,6 +68,10 @@ def new_upload(request: dataset.CreateUploadRequest, creator: str, now: datetime
         size_bytes=request.size_bytes,
         digest=request.digest,
         creator=creator,
+        append=request.append,
+        columns=request.columns,
+        fix=request.fix,
+        on_error=request.on_error or dataset.ON_ERROR_FAIL,
     )
     upload.expire_time.FromDatetime(now + UPLOAD_LIVES)
     return upload
@@ -106,9 +123,11 @@ def check_complete(upload: dataset.Upload) -> None:
         )
 
 
-def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
-    """Ends an upload whose rows break the rules."""
-    enter(upload, dataset.UPLOAD_STATE_FAILED)
+def note_findings(upload: dataset.Upload, outcome: Outcome) -> None:
+    """Puts down what is wrong, what was repaired and what was put aside."""
+    upload.violation_counts.update(outcome.counts)
+    upload.fixed_counts.update(outcome.fixed)
+    upload.quarantined_rows = outcome.put_aside
     upload.violations.extend(
         dataset.RowViolation(
             row=each.row,
@@ -120,8 +139,14 @@ def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
         )
         for each in outcome.violations[:VIOLATIONS_KEPT]
     )
-    upload.violation_counts.update(outcome.counts)
-    message = _summary(upload, outcome.counts) if outcome.counts else "the file holds no rows; upload one that does"
+
+
+def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
+    """Ends an upload whose rows break the rules."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    note_findings(upload, outcome)
+    upload.quarantined_rows = 0  # nothing is kept of a file that is refused
+    message = _summary(upload, outcome.counts)
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))
 
 
@@ -130,6 +155,13 @@ def fail_damaged(upload: dataset.Upload) -> None:
     enter(upload, dataset.UPLOAD_STATE_FAILED)
     message = f"what was stored of `{upload.file_name}` is damaged; upload the file again"
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_CORRUPT_BLOB, message=message))
+
+
+def fail_check(upload: dataset.Upload, why: str) -> None:
+    """Ends an upload whose check went beyond what a check may use."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    message = f"`{upload.file_name}` was not checked: {why}"
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))
 
 
 def fail_broken(upload: dataset.Upload, trace_id: str) -> None:
@@ -146,19 +178,34 @@ def fail_checksum(upload: dataset.Upload) -> None:
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_CHECKSUM_MISMATCH, message=message))
 
 
-def new_version(parent: dataset.Dataset, upload: dataset.Upload, outcome: Outcome) -> dataset.DatasetVersion:
-    """The version that an upload makes, the next of its dataset."""
-    number = parent.latest_version + 1
+def check_parts(added: Sequence[PartRow], outcome: Outcome) -> None:
+    """Raises StateConflict when the parts are not those of this outcome: another process checks the same upload."""
+    if sum(part.rows_of() for part in added) != outcome.row_count:
+        raise StateConflict("the rows that were stored are not those that were checked; they are checked again")
+
+
+def new_version(
+    parent: dataset.Dataset,
+    upload: dataset.Upload,
+    base_version: str,
+    base: Sequence[PartRow],
+    added: Sequence[PartRow],
+) -> dataset.DatasetVersion:
+    """The version that an upload makes, the next of its dataset: the parts of the base version, then its own."""
+    number, whole = parent.latest_version + 1, [*base, *added]
     return dataset.DatasetVersion(
         name=f"{parent.name}/versions/{number}",
         version=number,
         task_type=parent.task_type,
-        digest=outcome.digest,
+        digest=parts.digest_of(whole),
         source_digest=upload.digest,
-        row_count=outcome.row_count,
-        split_rows=outcome.split_rows,
-        size_bytes=outcome.size_bytes,
+        row_count=sum(part.rows_of() for part in whole),
+        split_rows={split: sum(part.rows_of(split) for part in whole) for split in SPLITS},
+        size_bytes=sum(part.size_bytes for part in whole),
         creator=upload.creator,
+        base_version=base_version,
+        rows_added=sum(part.rows_of() for part in added),
+        upload=upload.name,
     )
 
 
@@ -174,6 +221,10 @@ def staging(upload: str) -> str:
 
 def _summary(upload: dataset.Upload, counts: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1]))
+    for first in upload.violations:
+        if not first.row:
+            wrong = f"expected {first.expected}, found {first.found}; {first.repair}"
+            return f"`{upload.file_name}` as a whole is wrong: {wrong}"
     first = upload.violations[0]
     where = f"row {first.row}" + (f", field `{first.field}`" if first.field else "")
     return f"{sum(counts.values())} rows are wrong ({kinds}); first {where}: {first.repair}"

@@ -9,14 +9,16 @@ from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.rpc.errors import NotFound
-from kit.store import ResourceRow, Resources, Unit
+from kit.rpc.names import id_of
+from kit.store import ResourceRow, Resources, SearchedRow, Unit, text_index
 from sluice.dataset import v1 as dataset
 
 
-class DatasetRow(ResourceRow, table=True):
+class DatasetRow(SearchedRow, ResourceRow, table=True):
     """A dataset."""
 
     __tablename__ = "dataset_dataset"
+    __table_args__ = text_index.indexes("dataset_dataset")
     task_type: str = Field(index=True)
     display_name: str = Field(index=True)
 
@@ -46,8 +48,19 @@ class PieceRow(SQLModel, table=True):
     size: int
 
 
+def _texts(each: dataset.Dataset) -> list[str]:
+    """What full-text search looks through: name, description, tags and schema."""
+    tags = (f"{key} {value}" for key, value in sorted(each.tags.items()))
+    return [each.display_name, id_of(each.name), each.description, *tags, each.task_type, *each.modalities]
+
+
 DATASETS = Resources(
-    DatasetRow, dataset.Dataset, lambda each: {"task_type": each.task_type, "display_name": each.display_name}
+    DatasetRow,
+    dataset.Dataset,
+    lambda each: {"task_type": each.task_type, "display_name": each.display_name},
+    enums={"classification": dataset.Classification},
+    texts=_texts,
+    facts=("classification", "display_name", "modalities", "tags", "task_type"),
 )
 UPLOADS = Resources(UploadRow, dataset.Upload, enums={"state": dataset.UploadState})
 #: Uploads that one look takes up; the others are taken up by the next.
@@ -94,6 +107,13 @@ async def open_since(session: AsyncSession, before: datetime) -> list[dataset.Up
     """The oldest uploads that still take bytes and were opened ``before``, at most 100."""
     conditions = [col(UploadRow.state) == dataset.UPLOAD_STATE_OPEN, col(UploadRow.create_time) < before]
     return (await UPLOADS.page(session, page_size=AT_A_TIME, where=conditions))[0]
+
+
+async def arriving(session: AsyncSession, since: datetime) -> list[dataset.Upload]:
+    """Uploads that still take bytes, and got some ``since``, at most 100."""
+    conditions = [col(UploadRow.state) == dataset.UPLOAD_STATE_OPEN, col(UploadRow.update_time) > since]
+    found, _ = await UPLOADS.page(session, page_size=AT_A_TIME, where=conditions)
+    return [upload for upload in found if upload.committed_bytes]
 
 
 async def leftovers(session: AsyncSession) -> list[str]:

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import shutil
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 
 from kit.blobs import BlobStore
-from kit.rpc.errors import Corrupt, Fault, NotFound
-from kit.rpc.names import project_of
-from kit.store import Database, Unit, failpoint, leading
-from kit.telemetry import current_trace_id, get_log
-from services.dataset import commands, domain, store
+from kit.rpc.errors import Fault
+from kit.store import Database, failpoint, leading
+from kit.telemetry import get_log
+from services.dataset import checks, commands, domain, parts, store
+from services.dataset.judging import End, StoredParts, broken, judged
+from services.dataset.staged import Staged, StalledError
+from sluice import lifecycle
 from sluice.dataset import v1 as dataset
-from sluice.rows import Outcome, convert
-
-#: A command that ends an upload.
-End = Callable[[Unit, str], Awaitable[None]]
 
 log = get_log(__name__)
 LOOK_S = 1.0
+#: Uploads that are checked side by side.
+CHECKS = 2
+#: An upload whose bytes came so lately is checked before it is complete.
+AHEAD = timedelta(seconds=10)
 
 
 class UploadSupervisor:
     """Turns uploads in VALIDATING into versions, or into refusals that say which row and why."""
 
-    def __init__(self, database: Database, blobs: BlobStore, folder: Path) -> None:
-        """``folder`` holds decrypted rows while they are checked, and nothing else."""
+    def __init__(self, database: Database, blobs: BlobStore, spare: checks.Spare) -> None:
         self.database = database
         self.blobs = blobs
-        self.folder = folder
+        self.spare = spare
+        self._checks: dict[str, asyncio.Task[None]] = {}
+        #: Uploads that came to a stop while their check ran ahead: it waits until they are complete.
+        self._stalled: set[str] = set()
+        self.stored = StoredParts(database, blobs)
 
     async def run(self) -> None:
         """Works until cancelled; what an earlier process left half done is done again.
@@ -45,8 +46,6 @@ class UploadSupervisor:
         while True:
             try:
                 async with leading(self.database, "dataset") as leadership:
-                    await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     while True:
                         seen = self.database.changed.count
                         await leadership.check()
@@ -54,21 +53,49 @@ class UploadSupervisor:
                         await self.database.changed.wait(seen, LOOK_S)
             except (Fault, OSError) as error:
                 log.warning("dataset_waits", reason=_reason(error))
+            finally:
+                await self._stop()
+                await self.spare.close()
             await asyncio.sleep(LOOK_S)
 
     async def step(self) -> None:
-        """One look at everything."""
+        """One look at everything; checks go on after it."""
+        now = self.database.clock()
         async with self.database.read() as session:
             complete = await store.UPLOADS.find(session, state=dataset.UPLOAD_STATE_VALIDATING)
-            forgotten = await store.open_since(session, self.database.clock() - domain.UPLOAD_LIVES)
+            arriving = await store.arriving(session, now - AHEAD)
+            forgotten = await store.open_since(session, now - domain.UPLOAD_LIVES)
         for upload in complete:
-            await self._guarded(upload.name, self._check(upload))
+            self._begin(upload, CHECKS)
+        for upload in arriving:
+            if upload.name not in self._stalled:
+                self._begin(upload, CHECKS - 1)  # a slow sender never keeps a complete file waiting
         for upload in forgotten:
             await self._guarded(upload.name, self._end(upload.name, commands.expire_upload))
         async with self.database.read() as session:
             leftovers = await store.leftovers(session)
+            ownerless = await parts.ownerless(session)
         for name in leftovers:
             await self._guarded(name, self._drop_pieces(name))
+        for name in ownerless:
+            await self._guarded(name, self.stored.drop(name))
+        await self._guarded("", self.stored.sweep())
+
+    def _begin(self, upload: dataset.Upload, most: int) -> None:
+        if upload.name in self._checks or len(self._checks) >= most:
+            return
+        self._checks[upload.name] = task = asyncio.create_task(self._guarded(upload.name, self._check(upload.name)))
+        task.add_done_callback(lambda _: self._checks.pop(upload.name))
+
+    async def settle(self) -> None:
+        """Waits until no check is under way."""
+        await asyncio.gather(*self._checks.values())
+
+    async def _stop(self) -> None:
+        under_way = list(self._checks.values())
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _guarded(self, upload: str, work: Coroutine[Any, Any, None]) -> None:
         """A fault of the machine (disk full, database away) leaves an upload for the next look."""
@@ -78,71 +105,28 @@ class UploadSupervisor:
             log.warning("upload_put_off", upload=upload, reason=_reason(error))
             await asyncio.sleep(LOOK_S)
 
-    async def _check(self, upload: dataset.Upload) -> None:
-        """Settles one upload."""
+    async def _check(self, name: str) -> None:
+        """Settles one upload, perhaps beginning before it is complete."""
+        async with self.database.read() as session:
+            upload = await store.UPLOADS.get(session, name)
+        if lifecycle.is_over(lifecycle.UPLOAD, upload.state):  # settled while the list was read that it is in
+            return
+        source = Staged(self.database, self.blobs, upload)
+        await self.stored.drop(name)  # of a check that was broken off
         try:
-            with TemporaryDirectory(dir=self.folder) as scratch:
-                command = await self._judge(upload, Path(scratch))
+            command = await judged(self.database, self.stored, self.spare.take(), upload, source)
+            await source.complete()
+        except StalledError:
+            self._stalled.add(name)
+            await self.stored.drop(name)
+            return
         except (Fault, OSError):
             raise
-        except Exception as error:  # else this process would die of the same upload again and again
-            command = self._broke(upload, error)
-        await self._end(upload.name, command)  # nothing readable is left when others hear of it
-
-    def _broke(self, upload: dataset.Upload, error: Exception) -> End:
-        """Fails an upload for a fault of ours. The error's own words may hold content and are not logged."""
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        log.error(
-            "upload_check_broke", upload=upload.name, cause=type(error).__name__, file=place.filename, line=place.lineno
-        )
-        return partial(commands.end_upload, judge=partial(domain.fail_broken, trace_id=current_trace_id()))
-
-    async def _judge(self, upload: dataset.Upload, scratch: Path) -> End:
-        """Reads and checks the rows, stores them when they are right, and returns the command that says so."""
-        source, rows = scratch / "source", scratch / "rows"
-        try:
-            digest = await self._gather(upload.name, source)
-        except (Corrupt, NotFound):  # a piece is damaged, or was and is set aside: waiting brings nothing back
-            return partial(commands.end_upload, judge=domain.fail_damaged)
-        if digest != upload.digest:
-            return partial(commands.end_upload, judge=domain.fail_checksum)
-        async with self.database.read() as session:
-            parent = await store.DATASETS.get(session, domain.dataset_of(upload.name))
-        outcome = await self._convert(upload, source, parent.task_type, rows)
-        if outcome.counts or not outcome.row_count:
-            return partial(commands.end_upload, judge=partial(domain.refuse, outcome=outcome))
-        await self.blobs.put(project_of(upload.name), rows, digest=outcome.digest)
-        failpoint("dataset_before_version")
-        return partial(commands.commit_version, outcome=outcome)
-
-    async def _convert(self, upload: dataset.Upload, source: Path, task_type: str, target: Path) -> Outcome:
-        """Checks the rows in a thread and tells every second how far it has come."""
-        checked = 0
-
-        def progress(rows: int) -> None:
-            nonlocal checked
-            checked = rows
-
-        def work() -> Outcome:
-            with target.open("wb") as sink:
-                return convert(source, upload.file_name, task_type, sink, progress)
-
-        job = asyncio.create_task(asyncio.to_thread(work))
-        while not (await asyncio.wait([job], timeout=1.0))[0]:
-            await self.database.transact(lambda unit: commands.note_progress(unit, upload.name, checked))
-        return job.result()
-
-    async def _gather(self, upload: str, target: Path) -> str:
-        """Writes the pieces one after the other and returns the digest of the whole."""
-        async with self.database.read() as session:
-            pieces = await store.pieces(session, upload)
-        digest = hashlib.sha256()
-        with target.open("wb") as out:
-            for each in pieces:
-                async for data in self.blobs.open(domain.staging(upload), each.digest):
-                    digest.update(data)
-                    out.write(data)
-        return f"sha256:{digest.hexdigest()}"
+        except Exception as error:  # else the same upload would end its check again and again
+            await source.complete()
+            command = broken(name, type(error).__name__, traceback.extract_tb(error.__traceback__)[-1])
+        self._stalled.discard(name)
+        await self._end(name, command)
 
     async def _end(self, upload: str, command: End) -> None:
         await self.database.transact(lambda unit: command(unit, upload))

@@ -9,6 +9,7 @@ import typer
 
 from sluice.cli import (
     access,
+    catalogue,
     chat,
     dataset,
     deployments,
@@ -22,6 +23,7 @@ from sluice.cli import (
     models,
     options,
     rollouts,
+    rows,
     suite,
     trace,
     train,
@@ -77,6 +79,8 @@ def root(
 
 
 suite.register(app)
+catalogue.register(dataset.app)
+rows.add_to(dataset.app)
 app.add_typer(dataset.app)
 train.register(app)
 app.add_typer(jobs.app)

@@ -1,47 +1,42 @@
-"""`sluice dataset`: upload, list, show, validate."""
+"""`sluice dataset`: upload, list, update, show."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import exits, live, screen, words
+from sluice.cli import exits, live, rows, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
-    from sluice.client import RowsRefused
     from sluice.dataset import v1 as dataset
 
 app = group("dataset", "Rows to train on and to be judged by: uploaded, checked, versioned.")
 
-Rows = Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .jsonl, .json, or compressed (.gz, .zst).")]
-MAX_VIOLATIONS_SHOWN = 20
 SPLITS = ("train", "validation", "test")
-VIOLATIONS: screen.Columns = {
-    "ROW": lambda each: each.row or "file",
-    "FIELD": lambda each: each.field or "(row)",
-    "EXPECTED": lambda each: each.expected,
-    "FOUND": lambda each: each.found,
-    "REPAIR": lambda each: each.repair,
-}
 
 
 @command(app, "upload")
 def upload(
     session: Session,
-    file: Rows,
+    file: rows.File,
     name: Annotated[str, typer.Option(help="The dataset; without it, the name of the file.")] = "",
     task_type: Annotated[str, typer.Option(help="What the rows are for; needed for a new dataset.")] = "",
     modality: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; repeatable.")] = None,
     description: Annotated[str, typer.Option(help="What the rows are, for people.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="key=value to find it by; repeatable.")] = None,
+    classification: Annotated[str, typer.Option(help="public, internal or sensitive; a new one is internal.")] = "",
+    append: Annotated[bool, typer.Option("--append", help="Add the rows to those of the newest version.")] = False,
+    map: rows.Mapping = None,
+    fix: rows.Fix = False,
+    on_error: Annotated[rows.OnError, typer.Option(help="What becomes of a file with wrong rows.")] = rows.OnError.fail,
 ) -> int:
     """Upload a file as the next version of a dataset.
 
     The same file again gives the version it made before; an upload that broke off goes on where it stopped.
-    Rows that break the rules of the task type are shown with row, field and repair, and no version is made.
+    Rows that break the rules of the task type are shown with row, field and repair, and no version is made, unless
+    --fix repairs them or --on-error=quarantine puts them aside.
     """
     from sluice.client import RowsRefused
 
@@ -55,11 +50,18 @@ def upload(
                 modalities=modality or [],
                 description=description,
                 tags=_tags(tag or []),
+                classification=classification,
+                append=append,
+                columns=rows.mapping(map or []),
+                fix=fix,
+                quarantine=on_error is rows.OnError.quarantine,
                 progress=progress,
             )
     except RowsRefused as refused:
-        return _show_refusal(session, refused)
-    _show_version(session, version)
+        return rows.show_refusal(session, refused)
+    show_version(session, version)
+    if fix or on_error is rows.OnError.quarantine:
+        rows.show_findings(session, version)
     screen.hint(session, f"train on it: sluice train --dataset {words.brief(version.name)} --model …")
     return exits.OK
 
@@ -67,21 +69,57 @@ def upload(
 @command(app, "list")
 def list_(
     session: Session,
-    filter: Annotated[str, typer.Option(help="Such as 'task_type = \"sft\"'.")] = "",
+    filter: Annotated[str, typer.Option(help="Such as 'task_type = sft AND tags.language = zh'.")] = "",
+    search: Annotated[
+        str, typer.Option(help="Words of name, description, tags, schema; radiol* for a beginning.")
+    ] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="key=value, or a key alone; repeatable.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0 means all.")] = 50,
 ) -> None:
-    """List the datasets of the project."""
+    """List the datasets of the project, oldest first: all, or those that pass the filter, the search and each tag."""
     columns: screen.Columns = {
         "DATASET": lambda each: words.brief(each.name),
         "TASK TYPE": lambda each: each.task_type,
         "VERSIONS": lambda each: each.latest_version,
         "MODALITIES": lambda each: ", ".join(each.modalities) or "text",
         "TAGS": lambda each: ", ".join(f"{key}={value}" for key, value in sorted(each.tags.items())),
+        "CLASS": _classification,
         "CHANGED": lambda each: words.when(each.update_time),
     }
-    found = session.client.datasets.list(filter)
+    found = session.client.datasets.list(filter, limit, search=search, tags=tag or [])
+    if filter or search or tag:
+        screen.listing(session, found, columns, "no dataset is like that; `sluice dataset list` shows all")
+        return
     screen.listing(
         session, found, columns, "no datasets yet; `sluice dataset upload rows.jsonl --task-type sft` makes one"
     )
+
+
+@command(app, "update")
+def update(
+    session: Session,
+    dataset: Annotated[str, typer.Argument(help="The dataset.")],
+    description: Annotated[str | None, typer.Option(help="What the rows are, for people; '' takes it away.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="key=value to add or change; repeatable.")] = None,
+    untag: Annotated[list[str] | None, typer.Option(help="The key of a tag to take away; repeatable.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; all there are.")] = None,
+    classification: Annotated[str, typer.Option(help="public, internal or sensitive.")] = "",
+) -> None:
+    """Change what is said of a dataset; what is not given stays as it is."""
+    added, tags, etag = _tags(tag or []), None, ""
+    if added or untag:
+        present = session.client.datasets.get(dataset)
+        tags = {key: value for key, value in {**present.tags, **added}.items() if key not in (untag or [])}
+        etag = present.etag
+    changed = session.client.datasets.update(
+        dataset,
+        description=description,
+        modalities=modality or None,
+        tags=tags,
+        classification=classification,
+        etag=etag,
+    )
+    screen.fields(session, changed, _about(changed))
 
 
 @command(app, "show")
@@ -91,7 +129,7 @@ def show(
 ) -> None:
     """Show a dataset with its versions, or one version."""
     if "@" in dataset or "/versions/" in dataset:
-        _show_version(session, session.client.datasets.version(dataset))
+        show_version(session, session.client.datasets.version(dataset))
         return
     found = session.client.datasets.get(dataset)
     versions = session.client.datasets.versions(found.name, limit=20)
@@ -105,58 +143,30 @@ def show(
         "MADE": lambda each: words.when(each.create_time),
         "BY": lambda each: words.brief(each.creator),
     }
-    fields = {
+    screen.fields(session, found, _about(found), *([screen.titled("versions", versions, columns)] if versions else []))
+
+
+def _about(found: dataset.Dataset) -> dict[str, str]:
+    return {
         "name": found.name,
         "display name": found.display_name,
         "description": found.description,
         "task type": found.task_type,
         "modalities": ", ".join(found.modalities),
         "tags": ", ".join(f"{key}={value}" for key, value in sorted(found.tags.items())),
+        "classification": _classification(found),
         "changed": words.when(found.update_time),
     }
-    screen.fields(session, found, fields, *([screen.titled("versions", versions, columns)] if versions else []))
 
 
-@command(app, "validate")
-def validate(
-    session: Session,
-    file: Rows,
-    task_type: Annotated[str, typer.Option(help="The rules to check by: sft or pretrain.")] = "sft",
-) -> int:
-    """Check a file on this machine, without a suite; exit 2 when rows are wrong."""
-    from tempfile import TemporaryFile
+def _classification(found: dataset.Dataset) -> str:
+    from sluice.client.criteria import CLASSIFICATIONS
 
-    from kit.rpc.errors import Invalid
-    from sluice.rows import SCHEMAS, UnknownFormatError, convert
-
-    if not file.is_file():
-        raise Invalid(f"there is no file `{file}`; give the path of a file with rows, such as rows.jsonl")
-    if task_type not in SCHEMAS:
-        raise Invalid(f"there are no row rules for `{task_type}`; there are {', '.join(sorted(SCHEMAS))}")
-    try:
-        with TemporaryFile() as sink:
-            outcome = convert(file, file.name, task_type, sink)
-    except UnknownFormatError as error:
-        raise Invalid(str(error)) from error
-    if session.json:
-        for violation in outcome.violations:
-            screen.emit(vars(violation))
-    if outcome.accepted:
-        if session.json:
-            screen.emit({"row_count": outcome.row_count, "split_rows": dict(outcome.split_rows)})
-        splits = ", ".join(f"{count} {split}" for split, count in outcome.split_rows.items())
-        screen.hint(session, f"{outcome.row_count} rows are right for {task_type} ({splits})")
-        return exits.OK
-    if not session.json:
-        _show_violations(outcome.violations)
-    count = sum(outcome.counts.values())
-    exits.complain(
-        f"`{file.name}` breaks the rules of `{task_type}` in {count} place{'s' * (count != 1)}; repair them as shown"
-    )
-    return exits.INVALID
+    return CLASSIFICATIONS.get(found.classification, "internal")
 
 
-def _show_version(session: Session, version: dataset.DatasetVersion) -> None:
+def show_version(session: Session, version: dataset.DatasetVersion) -> None:
+    """A version, field by field."""
     fields = {
         "version": words.brief(version.name),
         "name": version.name,
@@ -169,23 +179,6 @@ def _show_version(session: Session, version: dataset.DatasetVersion) -> None:
         "by": version.creator,
     }
     screen.fields(session, version, fields)
-
-
-def _show_refusal(session: Session, refused: RowsRefused) -> int:
-    if session.json:
-        screen.emit(refused.upload)
-    elif refused.upload.violations:
-        _show_violations(refused.upload.violations)
-        counts = sorted(refused.upload.violation_counts.items())
-        screen.hint(session, ", ".join(f"{count} × {kind}" for kind, count in counts))
-    return exits.report(refused)
-
-
-def _show_violations(violations: Any) -> None:
-    shown = list(violations)[:MAX_VIOLATIONS_SHOWN]
-    screen.put(screen.table(shown, VIOLATIONS))
-    if len(violations) > len(shown):
-        screen.err().print(f"… and {len(violations) - len(shown)} more", style="dim")
 
 
 def _tags(given: list[str]) -> dict[str, str]:

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import grpc
 
+from kit.rpc.errors import Invalid
 from sluice.client import access, aio, datasets, evaluations, eventlog, jobs, models, serving
 from sluice.client.blocking import Facade, LoopThread, blocking, iterating
+from sluice.client.rows import OpenedVersion
 
 
 class Datasets(Facade):
-    """``client.datasets``."""
+    """``client.datasets``; ``client`` makes the client that it is of, also in another process."""
+
+    def __init__(self, loop: LoopThread, group: datasets.Datasets, client: Callable[[], Client]) -> None:
+        super().__init__(loop, group)
+        self._client = client
 
     upload = blocking(datasets.Datasets.upload)
     get = blocking(datasets.Datasets.get)
     list = blocking(datasets.Datasets.list)
+    update = blocking(datasets.Datasets.update)
     version = blocking(datasets.Datasets.version)
     versions = blocking(datasets.Datasets.versions)
     read = iterating(datasets.Datasets.read)
+    arrow_pieces = iterating(datasets.Datasets.arrow_pieces)
+    upload_of = blocking(datasets.Datasets.upload_of)
+    quarantine = iterating(datasets.Datasets.quarantine)
+
+    def open(self, version: str, split: str = "", columns: Sequence[str] = ()) -> OpenedVersion:
+        """A version's rows, or one split's, as a ``datasets.Dataset``, a Polars frame, a torch dataset or Arrow.
+
+        ``version`` is `bank-intents@3`, or `bank-intents` for the newest. Rows are read when they are asked for.
+        """
+        found = self.version(version)
+        if split and split not in found.split_rows:
+            raise Invalid(f"there is no split `{split}`; there are {', '.join(sorted(found.split_rows))}")
+        rows = found.split_rows[split] if split else found.row_count
+        pieces = partial(self.arrow_pieces, found.name, split, tuple(columns))
+        reopen = partial(_open, self._client, found.name, split, tuple(columns))
+        return OpenedVersion(found.name, split, rows, pieces, reopen)
 
 
 class Jobs(Facade):
@@ -147,7 +172,8 @@ class Client(Facade):
             loop.stop()
             raise
         super().__init__(loop, self._client)
-        self.datasets = Datasets(loop, self._client.datasets)
+        again = partial(Client, address, api_key, project, tls=tls, timeout_s=timeout_s)
+        self.datasets = Datasets(loop, self._client.datasets, again)
         self.jobs = Jobs(loop, self._client.jobs)
         self.models = Models(loop, self._client.models)
         self.evaluations = Evaluations(loop, self._client.evaluations)
@@ -188,3 +214,8 @@ class Client(Facade):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(client: Callable[[], Client], version: str, split: str, columns: Sequence[str]) -> OpenedVersion:
+    """A version opened by a client of this process's own."""
+    return client().datasets.open(version, split, columns)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -41,6 +43,21 @@ class UploadProgress(NamedTuple):
 OnProgress = Callable[[UploadProgress], None]
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for beside the file itself; see ``Datasets.upload``."""
+
+    append: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    fix: bool = False
+    quarantine: bool = False
+
+    def __str__(self) -> str:
+        """The same for the same wishes, and empty for none: the identity of an upload has it."""
+        flags = [name for name in ("append", "fix", "quarantine") if getattr(self, name)]
+        return "".join(f"\n{each}" for each in (*flags, *map(json.dumps, sorted(self.columns.items()))))
+
+
 class RowsRefused(StateConflict):
     """Rows break the rules of the task type; ``upload.violations`` says row, field and repair."""
 
@@ -63,8 +80,9 @@ class RowsRefused(StateConflict):
 class Sender:
     """Sends files into datasets over one connection; ``progress`` hears how each goes."""
 
-    def __init__(self, connection: Connection, progress: OnProgress) -> None:
+    def __init__(self, connection: Connection, progress: OnProgress, wishes: Wishes) -> None:
         self._connection = connection
+        self._wishes = wishes
         self._progress = progress
         self._uploads = dataset.UploadServiceStub(connection.channel)
         self._versions = dataset.DatasetVersionServiceStub(connection.channel)
@@ -87,13 +105,17 @@ class Sender:
     async def _open(self, parent: str, file_name: str, size: int, digest: str) -> dataset.Upload:
         """The upload of this content: an unfinished or finished one where there is one, else a new one."""
         for generation in range(MAX_GENERATIONS):
-            seed = f"{parent}\n{file_name}\n{digest}\n{generation}"
+            seed = f"{parent}\n{file_name}\n{digest}\n{generation}{self._wishes}"
             request = dataset.CreateUploadRequest(
                 parent=parent,
                 file_name=file_name,
                 size_bytes=size,
                 digest=digest,
                 request_id=str(uuid.uuid5(UPLOADS, seed)),
+                append=self._wishes.append,
+                columns=self._wishes.columns,
+                fix=self._wishes.fix,
+                on_error=dataset.ON_ERROR_QUARANTINE if self._wishes.quarantine else dataset.ON_ERROR_UNSPECIFIED,
             )
             created: dataset.CreateUploadResponse = await self._connection.call(self._uploads.CreateUpload, request)
             try:  # a repeat gives the first answer, so read what has become of it

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sluice.rows.violations import RefusedError, missing, near, shape, text
+from sluice.rows.violations import RefusedError, Replace, missing, near, proposal, shape, text
 
 ROLES = ("system", "user", "assistant")
-_SHAREGPT_ROLES = {
+SHAREGPT_ROLES = {
     **{role: role for role in ROLES},
     "human": "user",
     "gpt": "assistant",
@@ -14,7 +14,7 @@ _SHAREGPT_ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
-_KEPT = ("id", "tags")
+_KEPT = ("id", "group", "tags")
 _NO_TOOLS = "conversations with tools are not supported yet; take those rows out"
 
 
@@ -49,17 +49,42 @@ PAIRS = (
 
 def turns_of(row: dict[str, object]) -> list[Turn]:
     """Read the conversation of a row in the convention it follows; RefusedError when it follows none."""
-    if "messages" in row:
-        return _listed(row["messages"], "messages", "role", "content", _role)
-    if "conversations" in row:
-        turns = _listed(row["conversations"], "conversations", "from", "value", _sharegpt_role)
-        return [*_system(row), *turns]
+    if (whole := _whole(row)) is not None:
+        return whole
     pair = max(PAIRS, key=lambda each: (each.question in row) * 2 + (each.answer in row))
     if pair.question not in row and pair.answer not in row:
         wanted = ["messages", "conversations", *(name for each in PAIRS for name in each[:2])]
         repair = "give `messages`, or a pair such as `prompt` and `completion`"
-        raise RefusedError("messages", "missing-field", "a conversation", shape(row), near(row, wanted) or repair)
+        rename = near(row, wanted)
+        said = proposal(rename, repair)
+        raise RefusedError("messages", "missing-field", "a conversation", shape(row), said, rename)
     return _paired(row, pair)
+
+
+def prompt_of(row: dict[str, object]) -> list[Turn] | None:
+    """Read what is asked in a row whose answers stand elsewhere; None when nothing is asked."""
+    if (whole := _whole(row)) is not None:
+        return whole
+    pair = next((each for each in PAIRS if each.question in row), None)
+    if pair is None:
+        return None
+    asked = row[pair.question]
+    return messages_of(asked, pair.question) if isinstance(asked, list) else _asked(row, pair)
+
+
+def messages_of(value: object, name: str) -> list[Turn]:
+    """Read a list of OpenAI's messages; RefusedError when it is none."""
+    return _listed(value, name, "role", "content", _role)
+
+
+def _whole(row: dict[str, object]) -> list[Turn] | None:
+    """A conversation in one field, if the row has one."""
+    if "messages" in row:
+        return messages_of(row["messages"], "messages")
+    if "conversations" in row:
+        turns = _listed(row["conversations"], "conversations", "from", "value", _sharegpt_role)
+        return [*_system(row), *turns]
+    return None
 
 
 def _paired(row: dict[str, object], pair: Pair) -> list[Turn]:
@@ -67,15 +92,15 @@ def _paired(row: dict[str, object], pair: Pair) -> list[Turn]:
         if name not in row:
             raise missing(name, row, f"add `{name}` or drop the row", pair.fields)
     if isinstance(row[pair.question], list):  # TRL's conversational prompt and completion
-        return [
-            turn for name in (pair.question, pair.answer) for turn in _listed(row[name], name, "role", "content", _role)
-        ]
+        return [turn for name in (pair.question, pair.answer) for turn in messages_of(row[name], name)]
+    return [*_asked(row, pair), Turn("assistant", text(row[pair.answer], pair.answer), pair.answer)]
+
+
+def _asked(row: dict[str, object], pair: Pair) -> list[Turn]:
     question = text(row[pair.question], pair.question)
     if pair.context and row.get(pair.context) not in (None, ""):
         question += "\n" + text(row[pair.context], pair.context)
-    answer = text(row[pair.answer], pair.answer)
-    asked = Turn("user", question, pair.question)
-    return [*_system(row), *_history(row), asked, Turn("assistant", answer, pair.answer)]
+    return [*_system(row), *_history(row), Turn("user", question, pair.question)]
 
 
 def _system(row: dict[str, object]) -> list[Turn]:
@@ -110,7 +135,7 @@ def _listed(messages: object, name: str, role: str, content: str, role_of: Calla
         for key in (role, content):
             if key not in message:
                 lost = missing(key, message, f"add `{key}`", (role, content))
-                raise RefusedError(f"{field}.{key}", lost.kind, lost.expected, lost.found, lost.repair)
+                raise RefusedError(f"{field}.{key}", lost.kind, lost.expected, lost.found, lost.repair, lost.fix)
         _refuse_others(message, field, (role, content))
         said = _content(message[content], f"{field}.{content}")
         turns.append(Turn(role_of(message[role], f"{field}.{role}"), said, f"{field}.{content}"))
@@ -122,7 +147,7 @@ def _refuse_others(message: dict[str, object], field: str, known: tuple[str, str
     for key, value in message.items():
         if key not in known and key not in ("name", "id") and value not in (None, [], "", {}):
             tools = key in ("tool_calls", "function_call", "tool_call_id")
-            repair = _NO_TOOLS if tools else near([key], known) or f"keep only `{known[0]}` and `{known[1]}`"
+            repair = _NO_TOOLS if tools else proposal(near([key], known), f"keep only `{known[0]}` and `{known[1]}`")
             raise RefusedError(field, "unknown-field", f"only `{known[0]}` and `{known[1]}`", shape(value), repair)
 
 
@@ -146,11 +171,12 @@ def _role(value: object, field: str) -> str:
         raise RefusedError(field, "wrong-type", "system, user or assistant", shape(value), "give the role as text")
     if value in ("tool", "function"):
         raise RefusedError(field, "unsupported-role", "system, user or assistant", "a tool role", _NO_TOOLS)
-    proposal = near([value], ROLES).partition("→ ")[2]
-    repair = f"perhaps {proposal}" if proposal else "use system, user or assistant"
-    raise RefusedError(field, "unknown-role", "system, user or assistant", "another word", repair)
+    meant = near([value], ROLES)
+    repair = f"perhaps `{meant.new}`?" if meant else "use system, user or assistant"
+    fix = Replace(meant.new) if meant else None
+    raise RefusedError(field, "unknown-role", "system, user or assistant", "another word", repair, fix)
 
 
 def _sharegpt_role(value: object, field: str) -> str:
-    known = _SHAREGPT_ROLES.get(value) if isinstance(value, str) else None
+    known = SHAREGPT_ROLES.get(value) if isinstance(value, str) else None
     return known or _role(value, field)

@@ -1,17 +1,19 @@
 """The row schemas: one function a schema, from the bytes of a row in any convention to its canonical bytes.
 
-Canonical rows are JSON without spaces, in UTF-8, with the fields in this order: `messages` (each `role`,
-`content`) or `text`, then `id` and `tags` where the row had them. Other fields of a row are dropped.
+Canonical rows are JSON in UTF-8 with the fields of the classes below, of which `id`, `group` and `tags` are there where
+the row had them. Other fields of a row are dropped.
 """
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from sluice.rows.answers import pair_of, verdict_of
 from sluice.rows.conventions import Turn, turns_of
+from sluice.rows.fields import labels_of, matches_of
 from sluice.rows.violations import RefusedError, missing, shape, text
 
 
@@ -22,20 +24,55 @@ class Message(Struct, forbid_unknown_fields=True):
     content: str
 
 
-class SftRow(Struct):
+class About(Struct, kw_only=True):
+    """What is said about a row: what it is called, whom it belongs with (a patient, say), and words to find it by."""
+
+    id: str | UnsetType = UNSET
+    group: str | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+
+
+class SftRow(About):
     """A conversation whose last word is the assistant's."""
 
     messages: list[Message]
-    id: str | UnsetType = UNSET
-    tags: list[str] | UnsetType = UNSET
 
 
-class PretrainRow(Struct):
+class PretrainRow(About):
     """A text."""
 
     text: str
-    id: str | UnsetType = UNSET
-    tags: list[str] | UnsetType = UNSET
+
+
+class PreferenceRow(About):
+    """A prompt and two answers, of which one is better."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+class FeedbackRow(About):
+    """A prompt, an answer, and whether that is a good one."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    label: bool
+
+
+class RetrievalRow(About):
+    """A query, texts that fit it, and texts that do not."""
+
+    query: str
+    positive: list[str]
+    negatives: list[str]
+
+
+class ClassificationRow(About):
+    """A text and its labels."""
+
+    text: str
+    label: list[str]
 
 
 _encode = msgspec.json.Encoder().encode
@@ -59,8 +96,7 @@ def sft(raw: bytes) -> bytes:
     fields = _object(raw)
     turns = turns_of(fields)
     _check_turns(turns)
-    messages = [Message(turn.role, turn.content) for turn in turns]  # type: ignore[arg-type]
-    return _encode(SftRow(messages, _id(fields), _tags(fields)))
+    return _encode(SftRow(_messages(turns), **_about(fields)))
 
 
 def pretrain(raw: bytes) -> bytes:
@@ -73,11 +109,49 @@ def pretrain(raw: bytes) -> bytes:
         pass
     fields = _object(raw)
     if "text" not in fields:
-        raise missing("text", fields, "give each row a field `text`", ("id", "tags"))
-    return _encode(PretrainRow(text(fields["text"], "text"), _id(fields), _tags(fields)))
+        raise missing("text", fields, "give each row a field `text`", ("id", "group", "tags"))
+    return _encode(PretrainRow(text(fields["text"], "text"), **_about(fields)))
 
 
-SCHEMAS: dict[str, Callable[[bytes], bytes]] = {"sft": sft, "pretrain": pretrain}
+def preference(raw: bytes) -> bytes:
+    """Return the canonical bytes of a prompt with two answers; RefusedError when it is none."""
+    fields = _object(raw)
+    prompt, chosen, rejected = pair_of(fields)
+    _check_prompt(prompt)
+    for answer in (chosen, rejected):
+        _check_last(answer)
+    return _encode(PreferenceRow(_messages(prompt), _messages(chosen), _messages(rejected), **_about(fields)))
+
+
+def feedback(raw: bytes) -> bytes:
+    """Return the canonical bytes of a prompt, an answer and a verdict; RefusedError when it is none."""
+    fields = _object(raw)
+    prompt, completion, label = verdict_of(fields)
+    _check_prompt(prompt)
+    _check_last(completion)
+    return _encode(FeedbackRow(_messages(prompt), _messages(completion), label, **_about(fields)))
+
+
+def retrieval(raw: bytes) -> bytes:
+    """Return the canonical bytes of a query with what fits it; RefusedError when it is none."""
+    fields = _object(raw)
+    return _encode(RetrievalRow(*matches_of(fields), **_about(fields)))
+
+
+def classification(raw: bytes) -> bytes:
+    """Return the canonical bytes of a text with its labels; RefusedError when it is none."""
+    fields = _object(raw)
+    return _encode(ClassificationRow(*labels_of(fields), **_about(fields)))
+
+
+SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
+    "sft": sft,
+    "pretrain": pretrain,
+    "preference": preference,
+    "feedback": feedback,
+    "retrieval": retrieval,
+    "classification": classification,
+}
 
 
 def check_row(raw: bytes, row_schema: str) -> bytes:
@@ -96,20 +170,40 @@ def _is_sound(messages: list[Message]) -> bool:
     return asked
 
 
+def _messages(turns: list[Turn]) -> list[Message]:
+    return [Message(turn.role, turn.content) for turn in turns]  # type: ignore[arg-type]
+
+
 def _check_turns(turns: list[Turn]) -> None:
     roles = [turn.role for turn in turns]
-    where = turns[0].field.partition("[")[0]
     for role in ("user", "assistant"):
         if role not in roles:
-            raise RefusedError(where, "missing-role", f"a message of the {role}", "none", "add one or drop the row")
-    if roles[-1] != "assistant":
+            raise _lacks(role, turns)
+    _check_last(turns)
+
+
+def _check_prompt(turns: list[Turn]) -> None:
+    if all(turn.role != "user" for turn in turns):
+        raise _lacks("user", turns)
+    if turns[-1].role == "assistant":
+        where, repair = turns[-1].field.rpartition(".")[0], "drop the answer: answers have fields of their own"
+        raise RefusedError(where, "wrong-last-role", "the last message from the user", "one from the assistant", repair)
+
+
+def _check_last(turns: list[Turn]) -> None:
+    if turns[-1].role != "assistant":
         raise RefusedError(
             turns[-1].field.rpartition(".")[0],
             "wrong-last-role",
             "the last message from the assistant",
-            f"one from the {roles[-1]}",
+            f"one from the {turns[-1].role}",
             "add the answer or drop what follows the last one",
         )
+
+
+def _lacks(role: str, turns: list[Turn]) -> RefusedError:
+    where = turns[0].field.partition("[")[0] if turns else "prompt"
+    return RefusedError(where, "missing-role", f"a message of the {role}", "none", "add one or drop the row")
 
 
 def _object(raw: bytes) -> dict[str, object]:
@@ -131,15 +225,19 @@ def _object(raw: bytes) -> dict[str, object]:
         ) from error
     if not isinstance(value, dict):
         raise RefusedError("", "wrong-type", "one JSON object", shape(value), "put the values under field names")
-    return value
+    return {name: field for name, field in value.items() if field is not None}  # as tables have it: null is absent
 
 
-def _id(row: dict[str, object]) -> str | UnsetType:
-    value = row.get("id")
+def _about(row: dict[str, object]) -> dict[str, Any]:
+    return {"id": _name(row, "id"), "group": _name(row, "group"), "tags": _tags(row)}
+
+
+def _name(row: dict[str, object], field: str) -> str | UnsetType:
+    value = row.get(field)
     if value is None:
         return UNSET
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RefusedError("id", "wrong-type", "text or a whole number", shape(value), "give `id` as text")
+        raise RefusedError(field, "wrong-type", "text or a whole number", shape(value), f"give `{field}` as text")
     return str(value)
 
 
@@ -147,6 +245,8 @@ def _tags(row: dict[str, object]) -> list[str] | UnsetType:
     value = row.get("tags")
     if value is None:
         return UNSET
+    if isinstance(value, str):  # all that a cell can say
+        return [value] if value.strip() else UNSET
     if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
         raise RefusedError("tags", "wrong-type", "a list of text", shape(value), 'give `tags` as ["…"]')
     return value

@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+#: A row travels in one message, and a message holds 4 MiB.
+MAX_ROW_BYTES = 3 << 20
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -17,11 +20,29 @@ class Violation:
     repair: str
 
 
-class RefusedError(ValueError):
-    """A row that does not follow its schema; a Violation without the row's number."""
+@dataclass(frozen=True)
+class Rename:
+    """A repair: in the object that the field is of, what is called `old` was meant to be `new`."""
 
-    def __init__(self, field: str, kind: str, expected: str, found: str, repair: str) -> None:
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Replace:
+    """A repair: the field was meant to hold this."""
+
+    value: object
+
+
+class RefusedError(ValueError):
+    """A row that does not follow its schema; a Violation without the row's number, and the repair as data if any."""
+
+    def __init__(
+        self, field: str, kind: str, expected: str, found: str, repair: str, fix: Rename | Replace | None = None
+    ) -> None:
         super().__init__(kind)
+        self.fix = fix
         self.field = field
         self.kind = kind
         self.expected = expected
@@ -31,6 +52,12 @@ class RefusedError(ValueError):
     def at(self, row: int) -> Violation:
         """Return the violation of the row with this number."""
         return Violation(row, self.field, self.kind, self.expected, self.found, self.repair)
+
+
+def too_large() -> RefusedError:
+    """A row that does not fit into a message."""
+    limit = f"at most {MAX_ROW_BYTES >> 20} MiB of JSON a row"
+    return RefusedError("", "row-too-large", limit, "more", "split the row")
 
 
 def shape(value: object) -> str:
@@ -52,24 +79,32 @@ def shape(value: object) -> str:
             return "something else"
 
 
-def near(names: Iterable[str], wanted: Collection[str]) -> str:
-    """Propose a renaming such as "`anwser` → `answer`?"; empty when no name is close to a wanted one."""
+def near(names: Iterable[str], wanted: Collection[str]) -> Rename | None:
+    """Propose a renaming such as `anwser` to `answer`; None when no name is close to a wanted one."""
     for name in names:
         if len(name) <= 40 and (close := get_close_matches(name.lower(), wanted, 1, 0.75)):
-            return f"`{name}` → `{close[0]}`?"
-    return ""
+            return Rename(name, close[0])
+    return None
+
+
+def proposal(rename: Rename | None, otherwise: str) -> str:
+    """The renaming in words, such as "`anwser` → `answer`?"; something else where there is none."""
+    return f"`{rename.old}` → `{rename.new}`?" if rename else otherwise
 
 
 def missing(field: str, row: dict[str, object], repair: str, known: Collection[str] = ()) -> RefusedError:
     """Say that a field is absent, proposing the unknown name in the row that comes near it."""
     others = [name for name in row if name not in known and name != field]
-    return RefusedError(field, "missing-field", f"a field `{field}`", shape(row), near(others, [field]) or repair)
+    rename = near(others, [field])
+    what = f"a field `{field}`"
+    return RefusedError(field, "missing-field", what, shape(row), proposal(rename, repair), rename)
 
 
 def text(value: object, field: str) -> str:
     """Return the value when it is text with something in it; RefusedError otherwise."""
     if not isinstance(value, str):
-        raise RefusedError(field, "wrong-type", "text", shape(value), f"give `{field}` as text in quotes")
+        fix = Replace(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        raise RefusedError(field, "wrong-type", "text", shape(value), f"give `{field}` as text in quotes", fix)
     if not value.strip():
         raise RefusedError(field, "empty-text", "text that is not empty", shape(value), "fill it in or drop the row")
     return value

@@ -13,6 +13,8 @@ from services.trainer.backends.local import LocalBackend
 from services.trainer.supervisor import Supervisor
 from sluice.trainer import v1 as trainer
 from tests.servers import new_database, postgres_server
+from tests.unit.dataset.upgrade import check_upgraded, upgraded
+from tests.unit.kit.search_suite import SearchSuite
 from tests.unit.kit.store_suite import JobRow, StoreSuite, insert, job
 
 pytestmark = pytest.mark.postgres
@@ -30,6 +32,20 @@ class TestPostgres(StoreSuite):
     @pytest.fixture
     async def url(self, server):
         return await new_database(server)
+
+
+class TestPostgresSearch(SearchSuite):
+    """Every test of the suite of searches."""
+
+    @pytest.fixture
+    async def url(self, server):
+        return await new_database(server)
+
+
+async def test_datasets_from_before_there_was_a_search_are_found(server, tmp_path):
+    database = await upgraded(await new_database(server), tmp_path)
+    await check_upgraded(database)
+    await database.close()
 
 
 async def test_a_lost_connection_is_unavailable_and_the_next_unit_works(server):

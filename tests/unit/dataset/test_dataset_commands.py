@@ -1,5 +1,7 @@
 """The commands of the dataset service on a private database, and what they emit."""
 
+from datetime import timedelta
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlmodel import col, select
@@ -7,13 +9,11 @@ from sqlmodel import col, select
 from kit.blobs import Blob
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
 from kit.store import OutboxRow, check
-from services.dataset import commands, domain, store
+from services.dataset import checks, commands, domain, parts, store
 from sluice.dataset import v1 as dataset
-from sluice.rows import Outcome
 
 PROJECT = "projects/p"
-DIGEST = f"sha256:{'0' * 64}"
-OUTCOME = Outcome(row_count=3, split_rows={"train": 2, "validation": 0, "test": 1}, digest=DIGEST, size_bytes=30)
+FINE = checks.Outcome(True, 3, [], {})
 
 
 def create(name="d"):
@@ -21,19 +21,28 @@ def create(name="d"):
     return lambda unit: commands.create_dataset(unit, PROJECT, wanted)
 
 
-async def opened(database, size=10):
+async def opened(database, size=10, append=False):
     """An upload of `size` bytes to `projects/p/datasets/d`."""
-    request = dataset.CreateUploadRequest(parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=size)
+    request = dataset.CreateUploadRequest(
+        parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=size, append=append
+    )
     return await database.transact(lambda unit: commands.create_upload(unit, request, "me"))
 
 
-async def complete(database):
-    """One whose bytes are all there and which is being checked."""
-    upload = await opened(database)
+async def complete(database, *contents, append=False):
+    """One whose bytes are all there, which is being checked, and has brought a part of 3 rows for each content."""
+    upload = await opened(database, append=append)
     for offset, digest in ((0, "a"), (5, "b")):
         blob = Blob(digest, 5)
         await database.transact(lambda unit, at=offset, b=blob: commands.append_piece(unit, upload.name, at, b))
+    for place, content in enumerate(contents or [b"rows"]):
+        part = parts.new_part(upload.name, place, checks.Part(content, {"train": 2, "validation": 0, "test": 1}))
+        await database.transact(lambda unit, part=part: added(unit, part))
     return await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
+
+
+async def added(unit, part):
+    unit.session.add(part)
 
 
 async def emitted(database):
@@ -103,10 +112,10 @@ async def test_commit_is_idempotent_until_the_upload_is_refused(database):
 async def test_an_upload_makes_one_version_however_often_it_is_settled(database):
     await database.transact(create())
     upload = await complete(database)
-    await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
     for _ in range(3):
         with pytest.raises(StateConflict):
-            await database.transact(lambda unit: commands.commit_version(unit, upload.name, OUTCOME))
+            await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
     async with database.read() as session:
         versions, _ = await store.page_versions(session, f"{PROJECT}/datasets/d", 0, "")
         settled = await store.UPLOADS.get(session, upload.name)
@@ -114,6 +123,43 @@ async def test_an_upload_makes_one_version_however_often_it_is_settled(database)
         assert await store.leftovers(session) == [upload.name]
     assert [version.name for version in versions] == [settled.dataset_version] == [f"{PROJECT}/datasets/d/versions/1"]
     assert await emitted(database) == ["dataset.created", "dataset_version.committed"]
+
+
+async def test_a_version_that_appends_shares_the_parts_before_it(database):
+    await database.transact(create())
+    for content, append in ((b"a", False), (b"b", True), (b"c", False)):
+        upload = await complete(database, content, append=append)
+        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, FINE))
+    names = [f"{PROJECT}/datasets/d/versions/{number}" for number in (1, 2, 3)]
+    async with database.read() as session:
+        first, second, third = [await store.get_version(session, name) for name in names]
+        digests = [[part.digest for part in await parts.of(session, name)] for name in names]
+    assert digests[1][:1] == digests[0] and len(digests[1]) == 2 and len(digests[2]) == 1
+    assert (second.base_version, second.row_count, second.rows_added) == (first.name, 6, 3)
+    assert (third.base_version, third.row_count, dict(third.split_rows)["train"]) == ("", 3, 2)
+    assert len({each.digest for each in (first, second, third)}) == 3
+
+
+async def test_a_blob_is_doomed_when_it_is_dropped_and_spared_when_somebody_names_it(database):
+    await database.transact(create())
+    kept = await complete(database, b"shared")
+    await database.transact(lambda unit: commands.commit_version(unit, kept.name, FINE))
+    refused = await complete(database, b"shared", b"own")
+    await database.transact(lambda unit: parts.drop(unit, refused.name))
+    async with database.read() as session:
+        assert await parts.of(session, refused.name) == []
+        assert await parts.doomed(session, database.clock() - timedelta(hours=1)) == []
+        doomed = await parts.doomed(session, database.clock() + timedelta(seconds=1))
+    spared = {each.digest: await database.transact(lambda unit, each=each: parts.spare(unit, each)) for each in doomed}
+    own, shared = [parts.new_part(refused.name, 0, checks.Part(each, {})).digest for each in (b"own", b"shared")]
+    assert spared == {own: False, shared: True}
+
+
+async def test_parts_that_are_not_those_checked_make_no_version(database):
+    await database.transact(create())
+    upload = await complete(database, b"a", b"b")
+    with pytest.raises(StateConflict, match="checked again"):
+        await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
 
 
 async def test_the_database_itself_refuses_a_second_version_of_an_upload(database):
@@ -133,7 +179,7 @@ async def test_latest_is_the_newest_and_absent_is_said_so(database):
             await store.get_version(session, latest)
     for _ in range(2):
         upload = await complete(database)
-        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, OUTCOME))
+        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, FINE))
     async with database.read() as session:
         assert (await store.get_version(session, latest)).version == 2
 

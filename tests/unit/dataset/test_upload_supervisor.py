@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from kit.blobs import FileKek, open_store
-from services.dataset import commands, domain, store
+from services.dataset import checks, commands, domain, store
 from services.dataset.servicer import UploadServicer
 from services.dataset.supervisor import UploadSupervisor
 from sluice.dataset import v1 as dataset
@@ -21,9 +21,9 @@ class World:
     def __init__(self, database, folder):
         self.database, self.folder = database, folder
         self.blobs = open_store(f"file://{folder / 'blobs'}", FileKek.create(folder / "kek", home=folder / "home"))
-        (folder / "run").mkdir()
-        self.supervisor = UploadSupervisor(database, self.blobs, folder / "run")
-        self.servicer = UploadServicer(database, self.blobs)
+        self.spare = checks.Spare()
+        self.supervisor = UploadSupervisor(database, self.blobs, self.spare)
+        self.servicer = UploadServicer(database, self.blobs, self.spare)
 
     async def uploaded(self, rows=ROWS, parent="projects/p/datasets/d"):
         request = dataset.CreateUploadRequest(
@@ -39,6 +39,10 @@ class World:
 
     async def commit(self, name):
         await self.database.transact(lambda unit: commands.commit_upload(unit, name))
+
+    async def look(self):
+        await self.supervisor.step()
+        await self.supervisor.settle()
 
     async def get(self, name):
         async with self.database.read() as session:
@@ -57,14 +61,15 @@ def digest_of(data):
 async def world(database, tmp_path):
     wanted = dataset.Dataset(display_name="d", task_type="sft")
     await database.transact(lambda unit: commands.create_dataset(unit, "projects/p", wanted))
-    return World(database, tmp_path)
+    world = World(database, tmp_path)
+    yield world
+    await world.spare.close()
 
 
 async def test_pieces_are_deleted_by_whoever_looks_after_a_crash(world):
     name = await world.uploaded()
     await world.database.transact(lambda unit: commands.commit_upload(unit, name))
-    outcome = domain.Outcome(row_count=1, split_rows={"train": 1}, digest=digest_of(ROWS), size_bytes=len(ROWS))
-    await world.database.transact(lambda unit: commands.commit_version(unit, name, outcome))
+    await world.database.transact(lambda unit: commands.commit_version(unit, name, checks.Outcome(True, 0, [], {})))
     assert world.staged(name), "the process died right after the commit"
     await world.supervisor.step()
     assert world.staged(name) == []
@@ -78,7 +83,7 @@ async def test_an_upload_that_breaks_the_checks_fails_and_the_others_go_on(world
     names = [await world.uploaded(parent=unknown.name), await world.uploaded()]
     for name in names:
         await world.commit(name)
-    await world.supervisor.step()
+    await world.look()
     broken, good = [await world.get(name) for name in names]
     assert good.state == dataset.UPLOAD_STATE_COMMITTED
     assert (broken.state, broken.failure.reason) == (dataset.UPLOAD_STATE_FAILED, errors.ERROR_REASON_INTERNAL)

@@ -269,7 +269,14 @@ class StoreSuite:
             assert await names('state = "JOB_STATE_RUNNING"') == ["a"]
             assert await names('state != "RUNNING" AND task_type = "dpo"') == ["b"]
             assert await names('task_type = "\' OR 1=1 --"') == []
-            for wrong in ('state = "RUNING"', 'creator = "x"', "state = RUNNING", 'body = "x"'):
+            assert await names("state = RUNNING OR task_type = dpo") == ["a", "b"]
+            assert await names("NOT (state = RUNNING)") == await names("task_type > a task_type <= dpo") == ["b"]
+            assert await names("create_time > 2026-11-21 AND update_time < 2026-11-21T13:00:00+01:00") == []
+            assert await names("create_time >= 2026-11-21T12:00:00.002Z") == ["b"]
+            for wrong in (
+                'state = "RUNING"', 'creator = "x"', "RUNNING", 'body = "x"', "state > RUNNING", "revision = 1",
+                "create_time > now", "create_time > 2026-11-21T12:00:00", "update_time = 0001-01-01T00:00:00+05:00",
+            ):  # fmt: skip
                 with pytest.raises(Invalid) as caught:
                     await names(wrong)
                 assert caught.value.reason == errors.ERROR_REASON_INVALID_FILTER

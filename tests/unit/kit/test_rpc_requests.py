@@ -1,18 +1,16 @@
-"""Names, page tokens, field masks, filters and the projects of a request."""
+"""Names, page tokens, field masks and the projects of a request."""
 
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.rpc import contract, filters, masks, names, paging
+from kit.rpc import contract, masks, names, paging
 from kit.rpc.errors import Invalid
-from kit.rpc.filters import Condition
 from kit.rpc.projects import projects_of
 from sluice.dataset import v1 as dataset
 from sluice.registry import v1 as registry
@@ -141,58 +139,6 @@ def test_nested_paths_copy_what_they_name() -> None:
     source.project.display_name = "new"
     masks.apply(target, source, FieldMask(paths=["project.display_name"]), ["project.display_name"])
     assert target.project.display_name == "new" and target.request_id == "1"
-
-
-@pytest.mark.parametrize(
-    ("given_text", "expected"),
-    [
-        ("", []),
-        ("  ", []),
-        ('state = "READY"', [Condition("state", "=", "READY")]),
-        (
-            'state!="A"AND task_type = "sft"',
-            [Condition("state", "!=", "A"), Condition("task_type", "=", "sft")],
-        ),
-        (r'state = "a \"b\" \\ AND c"', [Condition("state", "=", r'a "b" \ AND c')]),
-    ],
-)
-def test_filters(given_text: str, expected: list[Condition]) -> None:
-    assert filters.parse(given_text, ["state", "task_type"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("given_text", "words"),
-    [
-        ('color = "red"', "`color`.*`state`, `task_type`"),
-        ('state = "A" OR state = "B"', "AND"),
-        ('state = "A" AND', "AND"),
-        ('state = "A" state = "B"', "AND"),
-        ("state = A", "form"),
-        ("state", "form"),
-        ('state = "A', "form"),
-        ('state > "A"', "form"),
-        ("x" * 2000, "longer"),
-    ],
-)
-def test_filters_that_are_refused(given_text: str, words: str) -> None:
-    with pytest.raises(Invalid, match=words) as caught:
-        filters.parse(given_text, ["state", "task_type"])
-    assert caught.value.reason_name == "INVALID_FILTER"
-
-
-@given(st.text(max_size=60))
-def test_no_filter_breaks_the_parser(given_text: str) -> None:
-    with suppress(Invalid):
-        filters.parse(given_text, ["a"])
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["=", "!="]), st.text(max_size=20)), max_size=4))
-def test_a_written_filter_reads_back(conditions: list[tuple[str, str, str]]) -> None:
-    def quoted(value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-    written = " AND ".join(f"{field} {op} {quoted(value)}" for field, op, value in conditions)
-    assert filters.parse(written, ["a", "b"]) == [Condition(*each) for each in conditions]
 
 
 def test_the_projects_of_a_request() -> None:

@@ -93,10 +93,12 @@ class Datasets(dataset.DatasetServiceServicer, dataset.DatasetVersionServiceServ
         return dataset.GetDatasetResponse(dataset=await found(context, self.script.datasets, request.name, "dataset"))
 
     async def ListDatasets(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
         items, token = page(self.script.datasets, request)
         return dataset.ListDatasetsResponse(datasets=items, next_page_token=token)
 
     async def UpdateDataset(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
         known = self.script.datasets[request.dataset.name]
         request.update_mask.MergeMessage(request.dataset, known, True, True)
         return dataset.UpdateDatasetResponse(dataset=known)
@@ -395,6 +397,8 @@ class Rules(registry.GatePolicyServiceServicer, registry.TaskTypeServiceServicer
         return registry.UpdateGatePolicyResponse(gate_policy=request.gate_policy)
 
     async def GetTaskType(self, request: Any, context: Any) -> Any:
+        if "GetTaskType" in self.script.faults:
+            await refuse(context, self.script.faults["GetTaskType"])
         kind = registry.TaskType(name=request.name, metrics=["exact_match"], suite_max_rows=7, suite_max_tokens=9)
         return registry.GetTaskTypeResponse(task_type=kind)
 

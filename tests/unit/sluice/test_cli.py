@@ -229,6 +229,21 @@ def test_upload_shows_what_is_wrong_with_the_rows(script: Script, capsys, tmp_pa
     assert script.datasets["projects/default/datasets/rows"].tags["language"] == "zh"
 
 
+def test_datasets_are_looked_for_and_changed(script: Script, capsys):
+    name = "projects/default/datasets/d"
+    script.datasets[name] = dataset.Dataset(name=name, tags={"a": "1", "b": "2"}, etag="4", classification=3)
+    assert run(["dataset", "list", "--search", "诊断", "--tag", "a=1", "--filter", "x", "--limit", "5"]) == 0
+    assert "sensitive" in capsys.readouterr().out
+    assert (script.requests[0].filter, script.requests[0].page_size) == ('(x) AND "诊断" AND tags.a = "1"', 5)
+    assert run(["dataset", "update", "d", "--tag", "c=3", "--untag", "a", "--classification", "public"]) == 0
+    assert script.requests[1].dataset.etag == "4" and "b=2, c=3" in capsys.readouterr().out
+    assert list(script.requests[1].update_mask.paths) == ["tags", "classification"]
+    assert run(["dataset", "update", "d"]) == 2
+    script.datasets.clear()
+    assert run(["dataset", "list", "--search", "x"]) == 0
+    assert "no dataset is like that" in capsys.readouterr().err
+
+
 def test_validate_needs_no_suite(capsys, tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n{"text": 1}\n')

@@ -8,10 +8,12 @@ import sys
 import pytest
 from scripted_suite import UUID, Script
 
+from kit.rpc import filters
 from kit.rpc.errors import Invalid, NotFound, Stale, Unavailable
 from services.trainer.agent import recipe
 from sluice import Client, credentials
 from sluice.client import specs
+from sluice.dataset import v1 as dataset
 from sluice.events import v1 as events
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -58,6 +60,36 @@ def test_lists_go_through_all_pages(client, script: Script):
     keep(script, *(job(f"{index:08x}-0000-7000-8000-000000000000") for index in range(250)))
     assert len(client.jobs.list()) == 250
     assert len(client.jobs.list(limit=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("asked", "filter"),
+    [
+        ({}, ""),
+        ({"filter": "task_type = sft"}, "task_type = sft"),
+        ({"search": '诊断 a"b -x radiol*'}, r'"诊断" AND "a\"b" AND "-x" AND radiol*'),
+        ({"tags": ["language=z h", "domain"]}, 'tags.language = "z h" AND tags:domain'),
+        ({"filter": "a OR b", "search": "OR", "tags": ["k="]}, '(a OR b) AND "OR" AND tags.k = ""'),
+    ],
+)
+def test_what_datasets_are_looked_for(client, script: Script, asked: dict[str, object], filter: str):
+    client.datasets.list(**asked)
+    assert script.requests[-1].filter == filter
+    assert filters.parse(filter, filters.Fields(["task_type"], maps=["tags"], text=True)) is not None or not filter
+
+
+def test_an_update_of_a_dataset_names_what_it_changes(client, script: Script):
+    script.datasets["projects/default/datasets/d"] = dataset.Dataset(name="projects/default/datasets/d")
+    client.datasets.update("d", description="", tags={"a": "b"}, classification="Sensitive", etag="3")
+    sent = script.requests[-1]
+    assert list(sent.update_mask.paths) == ["description", "tags", "classification"]
+    assert (sent.dataset.etag, sent.dataset.classification) == ("3", dataset.CLASSIFICATION_SENSITIVE)
+    with pytest.raises(Invalid, match=r"no classification `secret`.*public, internal, sensitive"):
+        client.datasets.update("d", classification="secret")
+    with pytest.raises(Invalid, match="nothing is to be changed"):
+        client.datasets.update("d")
+    with pytest.raises(Invalid, match="`A=1` is no tag"):
+        client.datasets.list(tags=["A=1"])
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id(client, script: Script):

@@ -1,0 +1,139 @@
+"""Which parts the rows of a version lie in; what is in a part is not known here.
+
+A part belongs to the upload that brings it until a version is made of that, and then to the version. Versions that
+share rows name the same blobs, so a blob goes only when nobody names it any more, and not at once: somebody may be
+about to name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, or_, update
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from kit.rpc.errors import StateConflict
+from kit.rpc.names import project_of
+from kit.store import Unit
+from kit.store.tables import UtcTime
+from services.dataset.checks import Part
+from services.dataset.store import AT_A_TIME, UploadRow
+from sluice.dataset import v1 as dataset
+
+
+class PartRow(SQLModel, table=True):
+    """One part of an owner: its place, its blob, and how many rows of each split are in it."""
+
+    __tablename__ = "dataset_part"
+    owner: str = Field(primary_key=True)
+    place: int = Field(primary_key=True)
+    project: str
+    digest: str = Field(index=True)
+    size_bytes: int
+    train: int
+    validation: int
+    test: int
+
+    def rows_of(self, split: str = "") -> int:
+        """The rows of a split; of all when it is empty."""
+        counts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return counts[split] if split else sum(counts.values())
+
+
+class DoomedRow(SQLModel, table=True):
+    """A blob that nobody named any more at that time."""
+
+    __tablename__ = "dataset_doomed"
+    project: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    since: datetime = Field(sa_type=UtcTime)
+
+
+_QUARANTINE = "/quarantine"
+#: Of a part that holds no rows of a version.
+NO_ROWS = {"train": 0, "validation": 0, "test": 0}
+
+
+def new_part(upload: str, place: int, part: Part) -> PartRow:
+    """A part that an upload brings."""
+    return PartRow(
+        owner=upload,
+        place=place,
+        project=project_of(upload),
+        digest=f"sha256:{hashlib.sha256(part.content).hexdigest()}",
+        size_bytes=len(part.content),
+        **part.split_rows,
+    )
+
+
+def digest_of(parts: Iterable[PartRow]) -> str:
+    """`sha256:<hex>` over the lines `<digest> <rows> LF` of the parts in their order."""
+    lines = "".join(f"{part.digest} {part.rows_of()}\n" for part in parts)
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def quarantine_of(upload: str) -> str:
+    """The owner of the rows that an upload put aside."""
+    return upload + _QUARANTINE
+
+
+async def add(unit: Unit, part: PartRow) -> None:
+    """Names a part as its owner's."""
+    unit.session.add(part)
+
+
+async def of(session: AsyncSession, owner: str) -> list[PartRow]:
+    """The parts of a version or an upload, in order."""
+    query = select(PartRow).where(col(PartRow.owner) == owner).order_by(col(PartRow.place))
+    return list((await session.exec(query)).all())
+
+
+async def stored(session: AsyncSession, version: dataset.DatasetVersion) -> list[PartRow]:
+    """The parts of a version. Raises StateConflict for one that was made before rows lay in parts."""
+    found = await of(session, version.name)
+    if sum(part.rows_of() for part in found) != version.row_count:
+        raise StateConflict(f"`{version.name}` was made by an earlier release and is not read; upload its file again")
+    return found
+
+
+async def hand_over(unit: Unit, upload: str, version: str, base: Sequence[PartRow]) -> None:
+    """Makes an upload's parts those of a version, after the parts of the version it is appended to."""
+    for part in base:
+        unit.session.add(PartRow(**{**part.model_dump(), "owner": version}))
+    rows = update(PartRow).where(col(PartRow.owner) == upload)
+    await unit.session.exec(rows.values(owner=version, place=col(PartRow.place) + len(base)))
+
+
+async def drop(unit: Unit, owner: str) -> None:
+    """Takes an owner's parts from it; blobs that nobody else names are doomed."""
+    dropped = await of(unit.session, owner)
+    await unit.session.exec(delete(PartRow).where(col(PartRow.owner) == owner))
+    for digest in {part.digest for part in dropped}:
+        await unit.session.merge(DoomedRow(project=project_of(owner), digest=digest, since=unit.now))
+
+
+async def doomed(session: AsyncSession, before: datetime) -> list[DoomedRow]:
+    """Blobs doomed before that time, at most 100."""
+    query = select(DoomedRow).where(col(DoomedRow.since) < before).limit(AT_A_TIME)
+    return list((await session.exec(query)).all())
+
+
+async def spare(unit: Unit, blob: DoomedRow) -> bool:
+    """Takes a blob from the doomed; whether somebody names it after all."""
+    await unit.session.exec(
+        delete(DoomedRow).where(col(DoomedRow.project) == blob.project, col(DoomedRow.digest) == blob.digest)
+    )
+    named = select(PartRow.owner).where(col(PartRow.project) == blob.project, col(PartRow.digest) == blob.digest)
+    return (await unit.session.exec(named.limit(1))).first() is not None
+
+
+async def ownerless(session: AsyncSession) -> list[str]:
+    """Uploads that are over and still own parts that are no version's, at most 100."""
+    owned = select(PartRow.owner).where(col(PartRow.owner) == col(UploadRow.name))
+    aside = select(PartRow.owner).where(col(PartRow.owner) == col(UploadRow.name) + _QUARANTINE)
+    failed = col(UploadRow.state).in_([dataset.UPLOAD_STATE_FAILED, dataset.UPLOAD_STATE_EXPIRED])
+    query = select(UploadRow.name).where(failed, or_(owned.exists(), aside.exists()))
+    return list((await session.exec(query.limit(AT_A_TIME))).all())

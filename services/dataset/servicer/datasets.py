@@ -1,0 +1,53 @@
+"""The rpcs about datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kit.store import Database, Unit
+from services.dataset import commands, store
+from sluice.dataset import v1 as dataset
+
+Context = Any
+
+
+class DatasetServicer(dataset.DatasetServiceServicer):
+    """Datasets by name."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def CreateDataset(
+        self, request: dataset.CreateDatasetRequest, context: Context
+    ) -> dataset.CreateDatasetResponse:
+        async def work(unit: Unit) -> dataset.CreateDatasetResponse:
+            created = await commands.create_dataset(unit, request.parent, request.dataset)
+            return dataset.CreateDatasetResponse(dataset=created)
+
+        return await self.database.answer(request, work)
+
+    async def GetDataset(self, request: dataset.GetDatasetRequest, context: Context) -> dataset.GetDatasetResponse:
+        async with self.database.read() as session:
+            return dataset.GetDatasetResponse(dataset=await store.DATASETS.get(session, request.name))
+
+    async def ListDatasets(
+        self, request: dataset.ListDatasetsRequest, context: Context
+    ) -> dataset.ListDatasetsResponse:
+        async with self.database.read() as session:
+            found, token = await store.DATASETS.page(
+                session,
+                parent=request.parent,
+                page_size=request.page_size,
+                page_token=request.page_token,
+                filter=request.filter,
+            )
+        return dataset.ListDatasetsResponse(datasets=found, next_page_token=token)
+
+    async def UpdateDataset(
+        self, request: dataset.UpdateDatasetRequest, context: Context
+    ) -> dataset.UpdateDatasetResponse:
+        async def work(unit: Unit) -> dataset.UpdateDatasetResponse:
+            changed = await commands.update_dataset(unit, request.dataset, request.update_mask)
+            return dataset.UpdateDatasetResponse(dataset=changed)
+
+        return await self.database.answer(request, work)

@@ -1,0 +1,112 @@
+"""The row schemas over Arrow columns: which rows are surely right, and what they look like in canonical form.
+
+A row that is not vouched for here need not be wrong: `schemas` looks at it alone and says what it is. So this package
+may be short of knowledge but never ahead of it: whatever it vouches for, `schemas` accepts too and gives the same
+canonical row.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sluice.rows.columns.arrays import Counts, Mask, any_of, column, present, rows_of, sizes
+from sluice.rows.columns.plain import labeled, matches
+from sluice.rows.columns.plain import texts as pretrain
+from sluice.rows.columns.replies import feedback, preference
+from sluice.rows.columns.turns import HISTORY, MESSAGES, conversations
+from sluice.rows.conventions import PAIRS
+from sluice.rows.fields import LABEL, NEGATIVES, POSITIVE, QUERY, TEXT
+
+TEXTS = pa.list_(pa.string())
+_ABOUT = [pa.field("id", pa.string()), pa.field("group", pa.string()), pa.field("tags", TEXTS)]
+
+
+def _with_about(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([*(pa.field(name, kind) for name, kind in columns.items()), *_ABOUT])
+
+
+#: The canonical columns of every row schema.
+CANONICAL: dict[str, pa.Schema] = {
+    "sft": _with_about(messages=MESSAGES),
+    "pretrain": _with_about(text=pa.string()),
+    "preference": _with_about(prompt=MESSAGES, chosen=MESSAGES, rejected=MESSAGES),
+    "feedback": _with_about(prompt=MESSAGES, completion=MESSAGES, label=pa.bool_()),
+    "retrieval": _with_about(query=pa.string(), positive=TEXTS, negatives=TEXTS),
+    "classification": _with_about(text=pa.string(), label=TEXTS),
+}
+#: The content of rows, without what is said about them, and where it is surely right.
+_READERS: dict[str, Callable[[pa.Table], tuple[list[pa.Array], Mask]]] = {
+    "sft": lambda raw: _alone(conversations(raw)),
+    "pretrain": lambda raw: _alone(pretrain(raw)),
+    "preference": preference,
+    "feedback": feedback,
+    "retrieval": matches,
+    "classification": labeled,
+}
+#: Columns whose type is known beforehand, so that no parser takes a date in a text for a time.
+EXPECTED: dict[str, pa.DataType] = {
+    "messages": MESSAGES,
+    "conversations": pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())])),
+    "history": HISTORY,
+    "tags": TEXTS,
+    **dict.fromkeys(("text", "system", *(name for pair in PAIRS for name in pair[:3] if name)), pa.string()),
+}
+_ANSWERS = ("chosen", "rejected", "rejected_response", "rejected_messages", "label", "kto_tag")
+KNOWN = {*EXPECTED, *_ANSWERS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL, "id", "group"}
+#: A row that surely fits into a message, however its text is escaped there: a sixth of what it may have in JSON.
+MOST_BYTES = 512 << 10
+#: What JSON has around a message, at most.
+_AROUND_BYTES = 40
+
+
+class Vouched(NamedTuple):
+    """The canonical rows that are surely right, in order, and which of the rows given they are."""
+
+    rows: pa.Table
+    mask: Mask
+
+
+def vouch(raw: pa.Table, row_schema: str) -> Vouched:
+    """Check a table of rows in any convention, with the columns as their file names them."""
+    known = [name for name in raw.column_names if name in KNOWN]
+    if not known:
+        return Vouched(CANONICAL[row_schema].empty_table(), np.zeros(len(raw), np.bool_))
+    raw = raw.select(known).combine_chunks()
+    about, sound = _about(raw)
+    content, mask = _READERS[row_schema](raw)
+    mask = mask & sound & (sum(_bytes(each) for each in (*content, *about)) <= MOST_BYTES)
+    rows = pa.table([*content, *about], schema=CANONICAL[row_schema])
+    return Vouched(rows if mask.all() else rows.filter(pa.array(mask)), mask)
+
+
+def _alone(found: tuple[pa.Array, Mask]) -> tuple[list[pa.Array], Mask]:
+    return [found[0]], found[1]
+
+
+def _about(raw: pa.Table) -> tuple[list[pa.Array], Mask]:
+    """The columns `id`, `group` and `tags`, and where they are as they should be."""
+    sound, columns = np.ones(len(raw), np.bool_), []
+    for field in _ABOUT:
+        values = column(raw, field.name)
+        if values is not None and field.type == pa.string() and pa.types.is_integer(values.type):
+            values = values.cast(pa.string())
+        if values is None or values.type != field.type:
+            sound &= True if values is None else ~present(values)
+            values = pa.nulls(len(raw), field.type)
+        if field.name == "tags":
+            sound &= ~any_of(values, ~present(values.flatten()))
+        columns.append(values)
+    return columns, sound
+
+
+def _bytes(values: pa.Array) -> Counts:
+    """About what each row of a column is in JSON, but for what is escaped."""
+    if pa.types.is_boolean(values.type):
+        return np.full(len(values), _AROUND_BYTES)
+    if not pa.types.is_list(values.type):
+        return sizes(values) + _AROUND_BYTES
+    flat = values.flatten()
+    text = flat.field("content") if pa.types.is_struct(flat.type) else flat
+    return np.bincount(rows_of(values), sizes(text) + _AROUND_BYTES, len(values)).astype(np.int64)

@@ -1,0 +1,88 @@
+"""Rows read out of parts: splits, ranges, columns, and the size of what goes into a message."""
+
+import io
+import json
+
+import pyarrow as pa
+import pytest
+
+from kit.rpc.errors import Invalid
+from services.dataset import checks, parts
+from services.dataset.reading import PIECE_BYTES, Wanted, arrow_stream, json_lines
+from sluice.rows import SPLITS
+from sluice.rows.checking import Rules
+from sluice.rows.convert import convert
+
+
+class Stored:
+    """Rows in as many parts as there are files."""
+
+    def __init__(self, *files):
+        self.blobs, self.rows = {}, []
+        for file in files:
+            convert(io.BytesIO(file), "rows.jsonl", Rules("pretrain"), self.add)
+
+    def add(self, part):
+        row = parts.new_part("u", len(self.rows), checks.Part(part.content, part.split_rows))
+        self.rows.append(row)
+        self.blobs[row.digest] = part.content
+
+    async def fetch(self, digest):
+        return self.blobs[digest]
+
+    async def lines(self, wanted):
+        return [piece async for piece in json_lines(self.rows, self.fetch, wanted)]
+
+    async def texts(self, wanted):
+        return [json.loads(line)["text"] for line in b"".join(await self.lines(wanted)).splitlines()]
+
+    async def table(self, wanted):
+        pieces = [piece async for piece in arrow_stream(self.rows, self.fetch, wanted)]
+        return pa.ipc.open_stream(b"".join(pieces)).read_all()
+
+
+def file(start, count, size=0):
+    rows = [{"text": f"{number} {'x' * size}", "id": str(number)} for number in range(start, start + count)]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@pytest.fixture
+def stored():
+    return Stored(file(0, 40), file(40, 1), file(41, 59))
+
+
+async def test_the_splits_are_the_whole(stored):
+    everything = await stored.texts(Wanted())
+    assert len(everything) == 100
+    found = [await stored.texts(Wanted(split)) for split in SPLITS]
+    assert sorted(text for texts in found for text in texts) == sorted(everything) and all(found)
+
+
+@pytest.mark.parametrize("split", ["", *SPLITS])
+async def test_any_range_of_rows_is_that_of_the_whole(stored, split):
+    whole = await stored.texts(Wanted(split))
+    for start in (0, 1, 39, 40, 41, len(whole) - 1, len(whole), 1000):
+        for most in (0, 1, 3, 41, 200):
+            wanted = Wanted(split, start, most)
+            expected = whole[start : start + most if most else None]
+            assert await stored.texts(wanted) == expected
+            assert (await stored.table(wanted)).column("text").to_pylist() == expected
+
+
+async def test_columns_are_those_asked_for_in_that_order(stored):
+    assert (await stored.table(Wanted())).column_names == ["text", "id", "group", "tags"]
+    table = await stored.table(Wanted("train", columns=["split", "id"], most=2))
+    assert table.column_names == ["split", "id"] and set(table.column("split").to_pylist()) == {"train"}
+    assert (await stored.table(Wanted(columns=["key"]))).schema.field("key").type == pa.binary(16)
+
+
+async def test_a_column_that_is_not_there_is_said_so(stored):
+    with pytest.raises(Invalid, match="no column `txt`; there are `text`, `id`"):
+        await stored.table(Wanted(columns=["txt"]))
+
+
+async def test_pieces_are_whole_lines_and_fit_into_a_message():
+    stored = Stored(file(0, 40, size=200_000) + file(40, 1, size=2 << 20) + file(41, 3))
+    pieces = await stored.lines(Wanted())
+    assert all(piece.endswith(b"\n") for piece in pieces) and len(b"".join(pieces).splitlines()) == 44
+    assert sorted(map(len, pieces))[-2] <= PIECE_BYTES and max(map(len, pieces)) < 3 << 20

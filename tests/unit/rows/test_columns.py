@@ -1,0 +1,123 @@
+"""The columns vouch for nothing that the rows would not: same verdict, same canonical row, on any rows at all."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sluice.rows.columns import vouch
+from sluice.rows.formats.json import line_frames
+from sluice.rows.frames import of_table
+from sluice.rows.schemas import SCHEMAS
+from sluice.rows.violations import RefusedError
+
+text = st.one_of(st.text(max_size=6), st.sampled_from(["", " ", "\u3000", "a", "诊断", "\x1c", "\u0085", "2024-01-01"]))
+odd = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.floats(allow_nan=False), text, st.lists(text, max_size=2)
+)
+maybe = st.one_of(text, text, text, odd)
+
+
+roles = st.one_of(st.sampled_from(["user", "assistant", "system", "human", "gpt", "tool"]), maybe)
+message = st.one_of(
+    st.fixed_dictionaries({"role": roles, "content": maybe}, optional={"name": odd, "tool_calls": odd}), odd
+)
+turn = st.one_of(st.fixed_dictionaries({"from": roles, "value": maybe}, optional={"weight": odd}), odd)
+about = {"id": odd, "group": odd, "tags": st.one_of(odd, st.lists(maybe, max_size=2)), "system": maybe, "extra": odd}
+row = st.one_of(
+    st.fixed_dictionaries({"messages": st.one_of(st.lists(message, max_size=3), odd)}, optional=about),
+    st.fixed_dictionaries({"conversations": st.one_of(st.lists(turn, max_size=3), odd)}, optional=about),
+    st.fixed_dictionaries(
+        {}, optional={**about, "instruction": maybe, "input": maybe, "output": maybe, "query": maybe, "response": maybe}
+    ),
+    st.fixed_dictionaries(
+        {"query": maybe, "response": maybe},
+        optional={**about, "history": st.one_of(odd, st.lists(st.lists(maybe, max_size=3), max_size=2))},
+    ),
+    st.fixed_dictionaries({"prompt": maybe, "completion": maybe}, optional={**about, "text": maybe}),
+    st.fixed_dictionaries({"text": maybe}, optional=about),
+)
+listed = st.one_of(maybe, maybe, st.lists(maybe, max_size=2))
+judged = st.one_of(
+    st.fixed_dictionaries(
+        {"chosen": maybe, "rejected": maybe},
+        optional={**about, "prompt": maybe, "instruction": maybe, "input": maybe, "messages": odd, "history": odd},
+    ),
+    st.fixed_dictionaries(
+        {"completion": maybe, "label": st.one_of(st.booleans(), odd)},
+        optional={**about, "prompt": maybe, "query": maybe},
+    ),
+    st.fixed_dictionaries(
+        {"query": maybe, "positive": listed},
+        optional={**about, "negatives": listed, "negative": listed, "response": maybe, "anchor": maybe},
+    ),
+    st.fixed_dictionaries({"text": maybe, "label": listed}, optional={**about, "labels": listed, "sentence": maybe}),
+)
+
+
+def alone(raw: bytes, row_schema: str) -> dict[str, Any] | None:
+    try:
+        canonical: dict[str, Any] = json.loads(SCHEMAS[row_schema](raw))
+    except RefusedError:
+        return None
+    return canonical
+
+
+def check(table: pa.Table, raw: list[bytes], row_schema: str) -> np.ndarray:
+    vouched = vouch(table, row_schema)
+    seen = [{name: value for name, value in each.items() if value is not None} for each in vouched.rows.to_pylist()]
+    expected = [alone(raw[index], row_schema) for index in np.flatnonzero(vouched.mask)]
+    assert seen == expected
+    return vouched.mask
+
+
+@pytest.mark.parametrize("row_schema", sorted(SCHEMAS))
+@settings(max_examples=300, deadline=None)
+@given(rows=st.one_of(st.lists(row, min_size=1, max_size=4), st.lists(judged, min_size=1, max_size=4)))
+def test_json_rows_are_vouched_for_only_where_they_are_right(row_schema: str, rows: list[Any]) -> None:
+    raw = [json.dumps(each).encode() for each in rows]
+    for cut in line_frames(iter([b"\n".join([*raw, b""])])):
+        frame = cut()
+        if frame.columns is not None:
+            check(frame.columns, raw, row_schema)
+
+
+KINDS: dict[pa.DataType, st.SearchStrategy[Any]] = {
+    pa.string(): text,
+    pa.large_string(): text,
+    pa.dictionary(pa.int32(), pa.string()): text,
+    pa.binary(): st.one_of(text.map(str.encode), st.just(b"\xff")),
+    pa.int64(): st.integers(-5, 5),
+    pa.float64(): st.floats(allow_nan=False, allow_infinity=False, width=16),
+    pa.bool_(): st.booleans(),
+    pa.timestamp("ns"): st.just(0),
+    pa.decimal128(5, 2): st.just(1),
+    pa.list_(pa.string()): st.lists(text, max_size=2),
+}
+FIELDS = """
+prompt completion instruction input output query response question answer system text label chosen rejected id tags
+"""
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    rows = draw(st.integers(1, 4))
+    columns = {}
+    for name in draw(st.lists(st.sampled_from(FIELDS.split()), min_size=1, max_size=5, unique=True)):
+        kind = draw(st.one_of(st.just(pa.string()), st.sampled_from(list(KINDS))))
+        values = draw(st.lists(st.one_of(KINDS[kind], KINDS[kind], st.none()), min_size=rows, max_size=rows))
+        columns[name] = pa.array(values, kind)
+    return pa.table(columns)
+
+
+@settings(max_examples=500, deadline=None)
+@given(table=tables(), row_schema=st.sampled_from(sorted(SCHEMAS)))
+def test_table_rows_are_vouched_for_only_where_they_are_right(table: pa.Table, row_schema: str) -> None:
+    frame = of_table(table, 1)
+    assert len(frame) == len(table)
+    if frame.columns is not None:
+        check(frame.columns, [frame.row(index) for index in range(len(frame))], row_schema)
