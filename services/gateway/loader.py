@@ -139,8 +139,13 @@ class Loader:
         if deployment.state == gateway.DEPLOYMENT_STATE_FAILED and await self._is_routed(deployment):
             # Traffic waits for it, so it is tried for ever; a version on trial is not.
             await self.database.transact(lambda unit: loading.want(unit, deployment.model_version))
-        elif deployment.state in WAITING:
+        elif await self._waits(deployment.name):
             load.task = asyncio.create_task(self._run(deployment, load))
+
+    async def _waits(self, name: str) -> bool:
+        """Whether it waits now: since the list was read, the load that ran may have ended well."""
+        async with self.database.read() as session:
+            return (await store.DEPLOYMENTS.get(session, name)).state in WAITING
 
     async def _is_routed(self, deployment: gateway.Deployment) -> bool:
         async with self.database.read() as session:
