@@ -1,4 +1,4 @@
-"""``dataset_list_p95_ms`` and ``dataset_search_p95_ms``: a page out of 100 000 datasets, on SQLite and PostgreSQL."""
+"""``dataset_list_p95_ms_*``, ``dataset_search_p95_ms_*``: a page out of 100 000 datasets, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,6 +58,8 @@ SEARCHES = {
 }
 OTHERS = {"all": "rows", "none": "absent", "not": "-诊断", "one_character": "诊", "late": "create_time > {late}"}
 EACH = timedelta(minutes=5)
+STORES = ("sqlite", "postgres")
+NAMES = tuple(f"dataset_{what}_p95_ms_{store}" for store in STORES for what in ("list", "search"))
 
 
 def measure(folder: Path, options: argparse.Namespace) -> list[Figure]:
@@ -69,11 +71,11 @@ def measure(folder: Path, options: argparse.Namespace) -> list[Figure]:
 def suites(folder: Path) -> Iterator[tuple[str, Suite, str]]:
     """A running suite on each store, and the URL of the dataset service's database."""
     with suite(folder / "sqlite", *PROGRAMS) as running:
-        yield "sqlite", running, f"sqlite:///{running.home}/db/dataset.db"
+        yield STORES[0], running, f"sqlite:///{running.home}/db/dataset.db"
     with postgres_server() as server:
         pattern = asyncio.run(databases(server))
         with suite(folder / "postgres", *PROGRAMS, SLUICE_DATABASE_URL=pattern) as running:
-            yield "postgres", running, pattern.format(service="dataset")
+            yield STORES[1], running, pattern.format(service="dataset")
 
 
 async def databases(server: str) -> str:

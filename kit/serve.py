@@ -17,8 +17,8 @@ import grpc
 
 from kit import telemetry
 from kit.auth import AccessSnapshot, Authenticator, Identity, Verifier, authorize
-from kit.blobs import BlobStore, FileKek, open_store
-from kit.bus import Bus, Consumer, EventServicer, Handlers, Reconciler, Relay, Retention, consumed_services
+from kit.blobs import EncryptedBlobs, FileKek, open_store
+from kit.bus import Bus, Consumer, EventServicer, Handlers, Inlets, Reconciler, Relay, Retention, consumed_services
 from kit.rpc.call import enter, system_call
 from kit.rpc.client import connect
 from kit.rpc.errors import Fault
@@ -109,7 +109,7 @@ def _identity(settings: Settings) -> Identity:
         ) from None
 
 
-def blob_store(settings: Settings) -> BlobStore:
+def blob_store(settings: Settings) -> EncryptedBlobs:
     """The blob store of the settings. Raises ValueError naming the key-encryption key when it is not there."""
     try:
         kek = FileKek.load(settings.kek_path, home=settings.home)
@@ -128,6 +128,8 @@ class Application:
     servicers: Iterable[tuple[Any, object]]
     #: What it does on events of others.
     handlers: Handlers = field(default_factory=dict)
+    #: What it does on events of outside systems.
+    inlets: Inlets = field(default_factory=dict)
     #: Loops that run as long as it does.
     loops: Iterable[Loop] = ()
     generic_handlers: Iterable[grpc.GenericRpcHandler] = ()
@@ -160,14 +162,14 @@ async def serving(runtime: Runtime, database: Database, application: Application
         )
         stack.push_async_callback(bus.close)
         loops: list[Loop] = [Relay(database, bus).run, *application.loops]
-        if application.handlers:
+        if application.handlers or application.inlets:
             handlers = application.handlers
             logs: dict[str, Any] = {
                 each: runtime.stub(each, events.EventServiceStub) for each in consumed_services(handlers)
             }
             reconciler = Reconciler(database, service, logs, handlers, every_s=settings.reconcile_s)
             bus.on_connect(reconciler.wake)
-            loops += [Consumer(database, bus, service, handlers).run, reconciler.run]
+            loops += [Consumer(database, bus, service, handlers, application.inlets).run, reconciler.run]
         event_log = application.event_log(EventServicer(database, bus))
         server = await serve(
             settings.address(service),

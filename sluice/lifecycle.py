@@ -51,6 +51,12 @@ UPLOAD = _resolve(
     _table(OPEN="VALIDATING EXPIRED", VALIDATING="COMMITTED FAILED", COMMITTED="", FAILED="", EXPIRED=""),
 )
 
+ERASURE = _resolve(
+    dataset.ErasureState,
+    "ERASURE_STATE_",
+    _table(RUNNING="SHREDDING DONE FAILED", SHREDDING="DONE", DONE="", FAILED=""),
+)
+
 MODEL_VERSION = _resolve(
     registry.ModelVersionState,
     "MODEL_VERSION_STATE_",

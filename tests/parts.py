@@ -31,6 +31,8 @@ PARTS = (
     Part("edges-publish", r"dies_at_a_state_edge\[.*_(publish|mark)"),
     Part("edges-ack", r"dies_at_a_state_edge\[.*_ack"),
     Part("edges-own", r"dies_at_a_state_edge"),
+    Part("edges-dataset", r"faults/test_dataset_"),
+    Part("s3", r"integration/test_dataset_s3"),
     Part("broker", r"test_the_broker_"),
     Part("events", r"test_every_event_comes_ten_times"),
     Part("restarts", r"test_all_are_killed_at_once"),
@@ -43,6 +45,11 @@ PARTS = (
     Part("figure-rollback", measure=("--only", "rollback_ms")),
     Part("figure-training", measure=("--only", "train_ratio")),
     Part("figure-score", measure=("--only", "first_score_s")),
+    Part("figure-ingest", measure=("--only", "ingest_vs_hf")),
+    Part("figure-read", measure=("--only", "read_mb_s")),
+    Part("figure-upload-memory", measure=("--only", "rss_ratio")),
+    Part("figure-search", measure=("--only", "dataset_search_p95_ms_sqlite")),
+    Part("figure-duplicates", measure=("--only", "near_recall")),
 )
 
 

@@ -2,16 +2,22 @@
 
 from kit.blobs.artifacts import fetch_artifact, manifest_digest, store_artifact
 from kit.blobs.contract import Blob, BlobStore
-from kit.blobs.kek import FileKek, KeyEncryptionKey
-from kit.blobs.store import open_store
+from kit.blobs.encrypted import EncryptedBlobs
+from kit.blobs.kek import Generation, KeyEncryptionKey, KeyGenerations
+from kit.blobs.keyfile import FileKek
+from kit.blobs.store import open_objects, open_store
 
 __all__ = [
     "Blob",
     "BlobStore",
+    "EncryptedBlobs",
     "FileKek",
+    "Generation",
     "KeyEncryptionKey",
+    "KeyGenerations",
     "fetch_artifact",
     "manifest_digest",
+    "open_objects",
     "open_store",
     "store_artifact",
 ]

@@ -41,4 +41,10 @@ class BlobStore(Protocol):
         """Return the blob's address and size, None when there is no such blob; Corrupt as in open."""
 
     async def delete(self, project: str, digest: str) -> None:
-        """Remove the blob and the only copy of its key; nothing happens when there is none."""
+        """Remove the blob and every copy of its key, set aside or not; nothing happens when there is none."""
+
+    async def clear(self, space: str) -> None:
+        """Remove everything of the space of an upload, and what writes that died have left there.
+
+        ValueError for a project, whose blobs have other owners too.
+        """

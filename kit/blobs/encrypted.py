@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from kit.blobs.contract import Blob
@@ -19,7 +20,7 @@ from kit.blobs.frames import (
 )
 from kit.blobs.kek import KeyEncryptionKey
 from kit.blobs.objects import Objects, in_thread
-from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict, from_driver_error
+from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict, Unavailable, from_driver_error
 from kit.telemetry import get_log
 from sluice.errors import v1 as errors
 
@@ -39,8 +40,8 @@ class EncryptedBlobs:
     """
 
     def __init__(self, objects: Objects, kek: KeyEncryptionKey) -> None:
-        self._objects = objects
-        self._kek = kek
+        self.objects = objects
+        self.kek = kek
 
     async def put(self, project: str, chunks: AsyncIterator[bytes] | Path, *, digest: str | None = None) -> Blob:
         if digest is not None:
@@ -49,22 +50,22 @@ class EncryptedBlobs:
         sealing = Sealing()
         data = _data_path(project, sealing.object_id)
         try:
-            await self._objects.write(data, _encrypted(sealing, source, digest))
+            await self.objects.write(data, _encrypted(sealing, source, digest))
         except BaseException as error:
-            await self._objects.remove(data)
+            await self.objects.remove(data)
             if isinstance(error, OSError) and (fault := from_driver_error(error)):
                 raise fault from error
             raise
         # From here an error leaves the data as garbage: whether the envelope was written may be unknown.
-        envelope = await asyncio.to_thread(sealing.envelope, self._kek, project)
+        envelope = await asyncio.to_thread(sealing.envelope, self.kek, project)
         if not await self._commit(project, sealing.digest, envelope):
-            await self._objects.remove(data)
+            await self.objects.remove(data)
         return Blob(sealing.digest, sealing.size)
 
     async def _commit(self, project: str, digest: str, envelope: bytes) -> bool:
         """Create the envelope; False when a sound one is there. A damaged one makes way."""
         path = _envelope_path(project, digest)
-        while not await self._objects.create(path, envelope):
+        while not await self.objects.create(path, envelope):
             try:
                 if (found := await self._find(project, digest)) is not None:
                     last = last_index(found[0].size)
@@ -100,29 +101,50 @@ class EncryptedBlobs:
         return Blob(found[0].digest, found[0].size) if found else None
 
     async def delete(self, project: str, digest: str) -> None:
-        path = _envelope_path(project, digest)
+        for path in (_envelope_path(project, digest), _aside_path(project, digest)):
+            await self._remove(project, path)
+
+    async def drop_aside(self, project: str, digest: str) -> None:
+        """Remove what was quarantined of a blob, once its bytes were stored again."""
+        await self._remove(project, _aside_path(project, digest))
+
+    async def clear(self, space: str) -> None:
+        _check_project(space)
+        if "/uploads/" not in space:
+            raise ValueError(f"`{space}` is a project, whose blobs have many owners")
+        await self.objects.clear(space)
+
+    async def set_aside(self, project: str, digest: str, why: str) -> Corrupt:
+        """Quarantine a blob that something else than a read has found damaged; NotFound if it is gone."""
         try:
-            envelope = decode_envelope(await self._objects.read(path))
+            content = await self.objects.read(_envelope_path(project, digest))
+        except FileNotFoundError:
+            raise NotFound(f"there is no blob `{digest}` in `{project}`", resource=("Blob", digest)) from None
+        return await self._quarantine(project, digest, content, TamperedError(why))
+
+    async def _remove(self, project: str, path: str) -> None:
+        try:
+            envelope = decode_envelope(await self.objects.read(path))
         except FileNotFoundError:
             return
         except TamperedError:
-            await self._objects.remove(path)
+            await self.objects.remove(path)
             return
-        await self._objects.remove(path)
-        await self._objects.remove(_data_path(project, envelope.object_id))
+        await self.objects.remove(path)
+        await self.objects.remove(_data_path(project, envelope.object_id))
 
     async def _find(self, project: str, digest: str) -> tuple[Envelope, bytes] | None:
         try:
-            content = await self._objects.read(_envelope_path(project, digest))
+            content = await self.objects.read(_envelope_path(project, digest))
         except FileNotFoundError:
             return None
         try:
             envelope = decode_envelope(content)
-            return envelope, await asyncio.to_thread(envelope.open, self._kek, project, digest)
+            return envelope, await asyncio.to_thread(envelope.open, self.kek, project, digest)
         except ForeignKeyError as error:
             raise StateConflict(
                 f"the blobs were encrypted under the key `{error}`, and the key-encryption key given is "
-                f"`{self._kek.key_id}`; start with the key file that they were written with"
+                f"`{self.kek.key_id}`; start with the key file that they were written with"
             ) from error
         except TamperedError as error:
             raise await self._quarantine(project, digest, content, error) from error
@@ -134,27 +156,34 @@ class EncryptedBlobs:
         if tail == 0:
             length += envelope.size - last * FRAME_BYTES - FRAME_BYTES
         try:
-            stored = await self._objects.read(
+            stored = await self.objects.read(
                 _data_path(envelope.project, envelope.object_id), first * STORED_FRAME_BYTES, length
             )
             if len(stored) != length:
                 raise TamperedError("the data is cut short")
             return await asyncio.to_thread(lambda: list(decrypt_frames(key, envelope, first, stored)))
         except (FileNotFoundError, TamperedError) as error:
-            path = _envelope_path(envelope.project, envelope.digest)
-            try:
-                content = await self._objects.read(path)
-            except FileNotFoundError:
-                raise NotFound(
-                    f"the blob `{envelope.digest}` was deleted during the read",
-                    resource=("Blob", envelope.digest),
-                ) from error
+            content = await self._present(envelope, error)
             raise await self._quarantine(envelope.project, envelope.digest, content, error) from error
+
+    async def _present(self, envelope: Envelope, cause: Exception) -> bytes:
+        """The envelope as it is stored now. Raises NotFound when there is none, Unavailable when it is a new one."""
+        blob = ("Blob", envelope.digest)
+        try:
+            content = await self.objects.read(_envelope_path(envelope.project, envelope.digest))
+        except FileNotFoundError:
+            raise NotFound(f"the blob `{envelope.digest}` was deleted during the read", resource=blob) from cause
+        with suppress(TamperedError):
+            if decode_envelope(content).object_id != envelope.object_id:
+                # Somebody else found the damage first, and the bytes were stored again: those are sound.
+                what = f"the blob `{envelope.digest}` was stored anew during the read; read it again"
+                raise Unavailable(what, resource=blob) from cause
+        return content
 
     async def _quarantine(self, project: str, digest: str, content: bytes, cause: Exception) -> Corrupt:
         path = _envelope_path(project, digest)
-        await self._objects.create(f"{project}/quarantine/{digest.removeprefix('sha256:')}", content)
-        await self._objects.remove(path)
+        await self.objects.create(_aside_path(project, digest), content)
+        await self.objects.remove(path, content)
         what = str(cause) if isinstance(cause, TamperedError) else "the data is missing"
         log.error("blob_quarantined", project=project, digest=digest, cause=what)
         return Corrupt(
@@ -169,6 +198,10 @@ def _envelope_path(project: str, digest: str) -> str:
     _check_project(project)
     name = digest.removeprefix("sha256:")
     return f"{project}/blobs/{name[:2]}/{name}"
+
+
+def _aside_path(project: str, digest: str) -> str:
+    return f"{project}/quarantine/{digest.removeprefix('sha256:')}"
 
 
 def _data_path(project: str, object_id: str) -> str:

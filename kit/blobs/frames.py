@@ -3,8 +3,8 @@
 Each frame is AES-256-GCM with a nonce of (index, is it the last), as in the STREAM construction (Hoang,
 Reyhanitabar, Rogaway, Vizár 2015), so cutting, reordering and flipping are detected and any frame can be read
 alone. A data key encrypts one object once, which is what makes counted nonces safe. The envelope lies beside
-the data: it wraps the data key and seals digest, size and project under it. Replacing it rotates the
-key-encryption key, removing it shreds the blob.
+the data: it wraps the data key and seals digest, size and project under it. Wrapping the data key anew and replacing
+the envelope rotates the key-encryption key, removing it shreds the blob.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from kit.blobs.kek import KeyEncryptionKey, UnwrapError
+from kit.blobs.kek import KeyEncryptionKey, UnknownKeyError, UnwrapError
 
 FRAME_BYTES = 1 << 20
 TAG_BYTES = 16
@@ -45,17 +45,28 @@ class Envelope(msgspec.Struct, frozen=True):
     version: int = 1
 
     def open(self, kek: KeyEncryptionKey, project: str, digest: str) -> bytes:
-        """Return the data key; TamperedError unless all is as sealed for this project and digest."""
-        if self.key_id != kek.key_id:
-            raise ForeignKeyError(self.key_id)
+        """Return the data key; TamperedError unless all is as sealed for this project and digest.
+
+        ForeignKeyError when no generation of the key-encryption key is the one that wrapped it.
+        """
         if (self.version, self.project, self.digest) != (1, project, digest):
             raise TamperedError("the envelope")
         try:
-            key = kek.unwrap(self.wrapped_key)
+            key = kek.unwrap(self.key_id, self.wrapped_key)
             AESGCM(key).decrypt(_SEAL_NONCE, self.seal, _sealed(project, digest, self.size, self.object_id))
+        except UnknownKeyError:
+            raise ForeignKeyError(self.key_id) from None
         except (UnwrapError, InvalidTag, ValueError) as error:
             raise TamperedError("the envelope") from error
         return key
+
+    def rewrapped(self, kek: KeyEncryptionKey) -> bytes:
+        """Return the envelope with its data key under the generation that wraps now, all else as it is.
+
+        Raises as `open` does: what is damaged is never made to look sound.
+        """
+        key_id, wrapped = kek.wrap(self.open(kek, self.project, self.digest))
+        return msgspec.json.encode(msgspec.structs.replace(self, key_id=key_id, wrapped_key=wrapped))
 
 
 def decode_envelope(content: bytes) -> Envelope:
@@ -101,8 +112,8 @@ class Sealing:
         """Return the envelope, to be stored after the data."""
         bound = _sealed(project, self.digest, self.size, self.object_id)
         seal = self._aead.encrypt(_SEAL_NONCE, b"", bound)
-        wrapped = kek.wrap(self._key)
-        envelope = Envelope(project, self.digest, self.size, self.object_id, kek.key_id, wrapped, seal)
+        key_id, wrapped = kek.wrap(self._key)
+        envelope = Envelope(project, self.digest, self.size, self.object_id, key_id, wrapped, seal)
         return msgspec.json.encode(envelope)
 
     def _frame(self, plaintext: bytes | bytearray | memoryview, last: bool) -> bytes:

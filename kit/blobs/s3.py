@@ -3,14 +3,26 @@
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
+from kit.blobs.objects import Listed
 from kit.rpc.errors import Unavailable, from_driver_error
 
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+
 _PART_BYTES = 8 << 20
+_LISTED_AT_ONCE = 500
 
 
 class S3Objects:
@@ -65,9 +77,35 @@ class S3Objects:
                     return b""
                 raise
 
-    async def remove(self, path: str) -> None:
+    async def replace(self, path: str, old: bytes, new: bytes) -> bool:
+        with _answering():
+            try:
+                found = await obstore.get_async(self._store, path)
+                if bytes(await found.bytes_async()) != old:
+                    return False
+                seen: UpdateVersion = {"e_tag": found.meta["e_tag"]}
+                await obstore.put_async(self._store, path, new, mode=seen)
+            except (FileNotFoundError, PreconditionError):
+                return False
+            return True
+
+    async def remove(self, path: str, old: bytes | None = None) -> None:
         with _answering(), suppress(FileNotFoundError):
-            await obstore.delete_async(self._store, path)
+            # S3 deletes on no condition that obstore could state, so between the two somebody may still come.
+            if old is None or bytes(await (await obstore.get_async(self._store, path)).bytes_async()) == old:
+                await obstore.delete_async(self._store, path)
+
+    async def clear(self, folder: str) -> None:
+        with _answering():
+            async for found in obstore.list(self._store, folder, chunk_size=_LISTED_AT_ONCE):
+                await obstore.delete_async(self._store, [each["path"] for each in found])
+
+    async def list(self, folder: str = "", after: str = "") -> AsyncIterator[Listed]:
+        with _answering():
+            listing = obstore.list(self._store, folder or None, offset=after or None, chunk_size=_LISTED_AT_ONCE)
+            async for found in listing:
+                for each in found:
+                    yield Listed(each["path"], each["size"], each["last_modified"])
 
 
 @contextmanager

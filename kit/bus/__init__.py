@@ -5,6 +5,7 @@ from kit.bus.consumer import Consumer, consumed_services
 from kit.bus.dead_letters import DeadLetter, letters, replay
 from kit.bus.event_servicer import EventServicer
 from kit.bus.inbox import Handler, Handlers
+from kit.bus.inlets import Inlets, OutsideEvent
 from kit.bus.nats_server import Credentials, find_binary, write_config
 from kit.bus.reconciler import Reconciler
 from kit.bus.relay import Relay
@@ -17,6 +18,8 @@ __all__ = [
     "EventServicer",
     "Handler",
     "Handlers",
+    "Inlets",
+    "OutsideEvent",
     "Reconciler",
     "Relay",
     "Retention",

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StreamConfig, StreamInfo
 
+from kit.bus import inlets
 from kit.bus.names import DEAD_STREAM, stream_of, subjects_of
 from kit.rpc.errors import Unavailable
 from kit.telemetry import get_log
@@ -117,14 +118,23 @@ class Bus:
             max_bytes=self.retention.max_bytes,
             num_replicas=self.retention.replicas,
         )
+        return await self._provision(config, ("num_replicas",) if dead else KEPT)
+
+    async def provision_inlet(self, source: str) -> StreamInfo:
+        """Makes sure of the stream that outside systems send to; the service that takes their events has it."""
+        kept = self.retention
+        config = inlets.stream(
+            source, max_bytes=kept.max_bytes, duplicate_window_s=kept.duplicate_window_s, replicas=kept.replicas
+        )
+        return await self._provision(config, KEPT)
+
+    async def _provision(self, config: StreamConfig, kept: Iterable[str]) -> StreamInfo:
         jetstream = self.jetstream
         try:
             info = await jetstream.stream_info(str(config.name))
         except nats.js.errors.NotFoundError:
             return await jetstream.add_stream(config)
-        if _differs(info.config, config, ("num_replicas",) if dead else KEPT):
-            return await jetstream.update_stream(config)
-        return info
+        return await jetstream.update_stream(config) if _differs(info.config, config, kept) else info
 
     async def provision_durable(
         self, stream: str, durable: str, subjects: list[str], *, ack_wait_s: float = 30.0, max_ack_pending: int = 256

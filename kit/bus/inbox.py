@@ -1,6 +1,6 @@
 """Takes each event once: its effect and the record that it had one commit together; it knows no event by name."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col, select
 
 from kit.bus.cloud_events import decode_data
+from kit.bus.inlets import InletHandler, OutsideEvent
 from kit.bus.names import type_of
 from kit.store import Database, InboxRow, Unit
 from kit.telemetry import span, with_traceparent
@@ -74,6 +75,18 @@ class Inbox:
             return True
 
         with with_traceparent(event.traceparent), span(f"handle {event.type}", event_id=event.id):
+            return await self.database.transact(once)
+
+    async def handle_outside(self, some: Sequence[OutsideEvent], handler: InletHandler) -> int:
+        """The same for events of outside systems, all in one unit; how many were not handled before."""
+
+        async def once(unit: Unit) -> int:
+            fresh = [event for event in some if await record(unit, self.service, event.id)]
+            if fresh:
+                await handler(unit, fresh)
+            return len(fresh)
+
+        with with_traceparent(some[0].traceparent), span("handle outside events", events=len(some)):
             return await self.database.transact(once)
 
     async def bury(self, event_id: str) -> None:

@@ -13,6 +13,9 @@ from kit.bus.names import DEAD_STREAM, dead_subject, replay_subject, stream_of, 
 from kit.rpc.errors import Unavailable
 
 MAX_PAYLOAD = 1024 * 1024
+#: Holds the key that JetStream encrypts under, where it does.
+KEY_VARIABLE = "SLUICE_NATS_KEY"
+_KEY_PLACE = "the key"
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,31 @@ def find_binary() -> Path:
 
 
 def write_config(
-    folder: Path, port: int, services: Mapping[str, Collection[str]], *, max_store_bytes: int = 8 << 30
+    folder: Path,
+    port: int,
+    services: Mapping[str, Collection[str]],
+    *,
+    senders: Mapping[str, str] | None = None,
+    encrypted: bool = False,
+    max_store_bytes: int = 8 << 30,
 ) -> dict[str, Credentials]:
-    """Writes `nats.conf` and `credentials.json` (both 0600) into a folder and returns each service's credentials.
+    """Writes `nats.conf` and `credentials.json` (both 0600) into a folder and returns everybody's credentials.
 
-    ``services`` maps each service to those whose events it consumes. Passwords that are there already are kept,
-    so that a restart of the broker locks nobody out. Start it with `nats-server --config folder/nats.conf`.
+    ``services`` maps each service to those whose events it consumes; ``senders`` users of outside systems to the
+    source (see kit.bus.inlets) that they may send to. Passwords that are there already are kept, so that a restart of
+    the broker locks nobody out. Start it with `nats-server --config folder/nats.conf`; where what it keeps is to be
+    ``encrypted``, with a key in the variable KEY_VARIABLE, which is not kept here.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = folder / "credentials.json"
     passwords: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
-    for service in services:
-        passwords.setdefault(service, secrets.token_urlsafe(32))
+    senders = senders or {}
+    for user in (*services, *senders):
+        passwords.setdefault(user, secrets.token_urlsafe(32))
     _write(kept, json.dumps(passwords))
-    users = [
-        {"user": service, "password": passwords[service], "permissions": permissions(service, consumed)}
-        for service, consumed in services.items()
-    ]
+    allowed = {service: permissions(service, consumed, senders.values()) for service, consumed in services.items()}
+    allowed |= {user: sender_permissions(user, source) for user, source in senders.items()}
+    users = [{"user": user, "password": passwords[user], "permissions": may} for user, may in allowed.items()]
     config = {
         "listen": f"127.0.0.1:{port}",
         "server_name": "sluice",
@@ -60,19 +71,28 @@ def write_config(
             "max_memory_store": 64 << 20,
             "max_file_store": max_store_bytes,
             "sync_interval": "always",  # the default acknowledges before fsync
+            **({"cipher": "aes", "key": _KEY_PLACE} if encrypted else {}),
         },
         "authorization": {"timeout": 5, "users": users},
     }
     # nats-server's own format contains JSON.
-    _write(folder / "nats.conf", json.dumps(config, indent=2))
-    return {service: Credentials(service, passwords[service]) for service in services}
+    text = json.dumps(config, indent=2).replace(
+        json.dumps(_KEY_PLACE), f"${KEY_VARIABLE}"
+    )  # in quotes it is no variable
+    _write(folder / "nats.conf", text)
+    return {user: Credentials(user, passwords[user]) for user in allowed}
 
 
-def permissions(service: str, consumed: Collection[str]) -> dict[str, dict[str, list[str]]]:
-    """The subjects of one service: its events, its dead letters, its durables on what it consumes, its inbox."""
+def permissions(
+    service: str, consumed: Collection[str], inlets: Collection[str] = ()
+) -> dict[str, dict[str, list[str]]]:
+    """The subjects of one service: its events, its dead letters, its durables on what it consumes, its inbox.
+
+    Of ``inlets`` that it consumes it has the stream, too: nobody else does.
+    """
     api, own = "$JS.API", stream_of(service)
     publish = [subjects_of(service), dead_subject(service), replay_subject(service)]
-    for stream in (own, DEAD_STREAM):
+    for stream in (own, DEAD_STREAM, *(stream_of(inlet) for inlet in inlets if inlet in consumed)):
         publish += [f"{api}.STREAM.CREATE.{stream}", f"{api}.STREAM.UPDATE.{stream}", f"{api}.STREAM.INFO.{stream}"]
     for stream in (*map(stream_of, consumed), DEAD_STREAM):
         durables = [service, f"{service}_dead"] if stream == DEAD_STREAM else [service]
@@ -85,6 +105,11 @@ def permissions(service: str, consumed: Collection[str]) -> dict[str, dict[str, 
                 f"$JS.ACK.{stream}.{durable}.>",
             ]
     return {"publish": {"allow": publish}, "subscribe": {"allow": [f"_INBOX.{service}.>"]}}
+
+
+def sender_permissions(user: str, source: str) -> dict[str, dict[str, list[str]]]:
+    """Of an outside system: to send to one source, and to hear that what it sent is kept."""
+    return {"publish": {"allow": [subjects_of(source)]}, "subscribe": {"allow": [f"_INBOX.{user}.>"]}}
 
 
 def _write(path: Path, text: str) -> None:

@@ -93,7 +93,7 @@ def main() -> None:
     found = importlib.util.find_spec(f"services.{arguments.service}")
     if found is None or found.origin is None:
         parser.error(f"there is no service `{arguments.service}` under services/")
-    importlib.import_module(f"services.{arguments.service}.store")
+    importlib.import_module(f"services.{arguments.service}.app")  # which has all that has tables
     folder = Path(found.origin).parent / "migrations" / "versions"
     path = asyncio.run(revise(arguments.service, arguments.message, folder, SQLModel.metadata))
     sys.stdout.write(f"wrote {path}\n" if path else "models and migrations agree; nothing was written\n")

@@ -8,24 +8,34 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.blobs import Blob
 from kit.rpc import masks
+from kit.rpc.call import current_call
 from kit.rpc.interceptors.validation import validate
 from kit.store import Unit
 from services.dataset import domain, parts, store
 from services.dataset.checks import Outcome
+from services.dataset.feeds import commands as feeds_commands
+from services.dataset.governance import grants
+from services.dataset.media import assets
+from services.dataset.uploads import demands
+from services.dataset.uploads.news import New, UncomparedError, rows_new
 from sluice.dataset import v1 as dataset
 
 
 async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
     """Creates an empty dataset."""
-    created = await store.DATASETS.insert(unit, domain.new_dataset(parent, wanted))
+    owner = current_call().principal.name
+    created = await store.DATASETS.insert(unit, domain.new_dataset(parent, wanted, owner))
     unit.emit(dataset.DatasetCreated(dataset=created.name, task_type=created.task_type), created.name)
     return created
 
 
 async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -> dataset.Dataset:
     """Changes what people say of a dataset."""
-    present = await store.DATASETS.get(unit.session, wanted.name)
+    before = await store.DATASETS.get(unit.session, wanted.name)
+    present = dataset.Dataset()
+    present.CopyFrom(before)
     masks.apply(present, wanted, mask, domain.changeable(wanted, mask.paths))
+    grants.check_change(before, present)
     present.classification = present.classification or dataset.CLASSIFICATION_INTERNAL
     validate(present)
     changed = await store.DATASETS.update(unit, present, wanted.etag)
@@ -34,9 +44,9 @@ async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -
 
 
 async def create_upload(unit: Unit, request: dataset.CreateUploadRequest, creator: str) -> dataset.Upload:
-    """Opens an upload to a dataset that exists."""
-    await store.DATASETS.get(unit.session, request.parent)
-    return await store.UPLOADS.insert(unit, domain.new_upload(request, creator, unit.now))
+    """Opens an upload to a dataset that exists; what it asks of its rows was checked before."""
+    parent = await store.DATASETS.get(unit.session, request.parent)
+    return await store.UPLOADS.insert(unit, domain.new_upload(request, parent, creator, unit.now))
 
 
 async def append_piece(unit: Unit, name: str, offset: int, blob: Blob) -> dataset.Upload:
@@ -48,6 +58,16 @@ async def append_piece(unit: Unit, name: str, offset: int, blob: Blob) -> datase
     return await store.UPLOADS.update(unit, upload)
 
 
+async def keep_tokenizer(unit: Unit, name: str, blob: Blob) -> dataset.Upload:
+    """Makes a stored tokenizer that of an upload; nothing when it has one."""
+    upload = await store.UPLOADS.get(unit.session, name)
+    demands.check_tokenizer_wanted(upload, blob.digest)
+    if await store.tokenizer(unit.session, name) is None:
+        row = store.PieceRow(upload=name, start=store.TOKENIZER, digest=blob.digest, size=blob.size)
+        unit.session.add(row)
+    return await store.UPLOADS.update(unit, upload)
+
+
 async def commit_upload(unit: Unit, name: str) -> dataset.Upload:
     """Hands a complete upload over to the checks; one that was handed over before stays as it is."""
     upload = await store.UPLOADS.get(unit.session, name)
@@ -55,6 +75,7 @@ async def commit_upload(unit: Unit, name: str) -> dataset.Upload:
         return upload
     if upload.state == dataset.UPLOAD_STATE_OPEN:
         domain.check_complete(upload)
+        demands.check_tokenizer(upload, await store.tokenizer(unit.session, name) is not None)
     domain.enter(upload, dataset.UPLOAD_STATE_VALIDATING)
     return await store.UPLOADS.update(unit, upload)
 
@@ -80,27 +101,43 @@ async def end_upload(unit: Unit, name: str, judge: Callable[[dataset.Upload], No
     upload = await store.UPLOADS.get(unit.session, name)
     judge(upload)
     await store.UPLOADS.update(unit, upload)
+    if upload.feed:
+        await feeds_commands.settle_upload(unit, upload)
     unit.emit(dataset.UploadFailed(upload=name, violation_counts=upload.violation_counts), name)
 
 
-async def commit_version(unit: Unit, name: str, outcome: Outcome) -> None:
-    """Makes a version of a checked upload, whose parts are stored; one that appends does so to the newest version."""
+async def commit_version(
+    unit: Unit, name: str, outcome: Outcome, digest: str = "", new: New | None = None, compared: str = ""
+) -> None:
+    """Makes a version of a checked upload, whose parts are stored; one that appends does so to the newest version.
+
+    ``digest`` is that of the bytes that were read, for an upload that had none announced. ``new`` tells how many rows
+    the newest version has not; raises UncountedError where that is wanted. ``compared`` is the version that was the
+    newest when ids were compared; raises UncomparedError where rows are appended to another by now.
+    """
     upload = await store.UPLOADS.get(unit.session, name)
+    upload.digest = upload.digest or digest
     domain.enter(upload, dataset.UPLOAD_STATE_COMMITTED)
     parent = await store.DATASETS.get(unit.session, domain.dataset_of(name))
-    base_name = f"{parent.name}/versions/{parent.latest_version}" if upload.append and parent.latest_version else ""
+    newest = f"{parent.name}/versions/{parent.latest_version}" if parent.latest_version else ""
+    base_name = newest if upload.append else ""
+    if base_name != compared:
+        raise UncomparedError(base_name, compared)
     base = await parts.stored(unit.session, await store.get_version(unit.session, base_name)) if base_name else []
     added = await parts.of(unit.session, name)
     domain.check_parts(added, outcome)
-    version = domain.new_version(parent, upload, base_name, base, added)
+    domain.show_media(parent, await assets.kinds_of(unit.session, name))
+    domain.note_findings(upload, outcome)
+    version = domain.new_version(parent, upload, base_name, base, added, rows_new(newest, outcome.row_count, new))
     await parts.hand_over(unit, name, version.name, base)
     await store.insert_version(unit, version, name)
     parent.latest_version = version.version
     await store.DATASETS.update(unit, parent)
     upload.dataset_version = version.name
-    upload.rows_checked = version.rows_added + outcome.put_aside
-    domain.note_findings(upload, outcome)
+    upload.rows_checked = version.rows_added + outcome.put_aside + outcome.filtered + outcome.forgotten
     await store.UPLOADS.update(unit, upload)
+    if upload.feed:
+        await feeds_commands.settle_upload(unit, upload)
     unit.emit(
         dataset.DatasetVersionCommitted(
             dataset_version=version.name,
@@ -108,6 +145,7 @@ async def commit_version(unit: Unit, name: str, outcome: Outcome) -> None:
             digest=version.digest,
             row_count=version.row_count,
             rows_added=version.rows_added,
+            rows_new=version.rows_new if version.HasField("rows_new") else None,
         ),
         version.name,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from kit.rpc.errors import Invalid, StateConflict
@@ -10,6 +10,8 @@ from kit.rpc.names import id_of, parent_of, project_of, slug, uuid7
 from services.dataset import parts
 from services.dataset.checks.wire import Outcome
 from services.dataset.parts import PartRow
+from services.dataset.store import PieceRow
+from services.dataset.uploads import demands
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -19,11 +21,13 @@ from sluice.types import v1 as types
 UPLOAD_LIVES = timedelta(days=7)
 #: Bytes that are gathered before they are written as one piece.
 PIECE_BYTES = 8 * 1024 * 1024
+#: Chunks of one piece: a sender of single bytes gets small pieces, and not our memory.
+PIECE_CHUNKS = 1024
 VIOLATIONS_KEPT = 100
 
 
-def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
-    """A dataset as the caller wants it, under the slug of its name. Raises Invalid for an unknown task type."""
+def new_dataset(parent: str, wanted: dataset.Dataset, owner: str = "") -> dataset.Dataset:
+    """A dataset as its owner wants it, under the slug of its name. Raises Invalid for an unknown task type."""
     if id_of(parent) == "-":
         raise Invalid(
             "a dataset lies in one project and `projects/-` means all; name one",
@@ -43,19 +47,26 @@ def new_dataset(parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
         modalities=wanted.modalities or ["text"],
         tags=wanted.tags,
         classification=wanted.classification or dataset.CLASSIFICATION_INTERNAL,
+        deidentify=wanted.deidentify,
+        owner=owner,
+        access=wanted.access or dataset.DATASET_ACCESS_PROJECT,
+        retention_days=wanted.retention_days,
     )
 
 
 def changeable(wanted: dataset.Dataset, asked: Collection[str]) -> list[str]:
-    """The fields that people may change; a caller who does not name any and gives no classification leaves that one.
+    """The fields that people may change; a caller who names none and gives no classification, say, leaves that one.
 
-    Else whoever does not know the field would, by changing another, open what is sensitive to more people.
+    Else whoever does not know such a field would, by changing another, open what is sensitive to more people.
     """
-    fields = ["description", "modalities", "tags", "classification"]
-    return fields if asked or wanted.classification else fields[:-1]
+    fields = ["description", "modalities", "tags"]
+    guarding = ["classification", "deidentify", "owner", "access", "retention_days"]
+    return fields + [name for name in guarding if asked or getattr(wanted, name)]
 
 
-def new_upload(request: dataset.CreateUploadRequest, creator: str, now: datetime) -> dataset.Upload:
+def new_upload(
+    request: dataset.CreateUploadRequest, parent: dataset.Dataset, creator: str, now: datetime
+) -> dataset.Upload:
     """An open upload of the file that was announced. Raises Invalid for a format that is not read."""
     try:
         check_file_name(request.file_name)
@@ -72,6 +83,7 @@ def new_upload(request: dataset.CreateUploadRequest, creator: str, now: datetime
         columns=request.columns,
         fix=request.fix,
         on_error=request.on_error or dataset.ON_ERROR_FAIL,
+        demands=demands.at_least(request.demands, parent),
     )
     upload.expire_time.FromDatetime(now + UPLOAD_LIVES)
     return upload
@@ -92,6 +104,12 @@ def check_open(upload: dataset.Upload, offset: int) -> None:
         raise StateConflict(f"upload `{upload.name}` is {_word(upload.state)} and takes no bytes; open a new one")
     if offset != upload.committed_bytes:
         raise wrong_offset(offset, upload.committed_bytes)
+
+
+def check_takes_assets(upload: dataset.Upload) -> None:
+    """Raises StateConflict when files can no more be said to lie beside those of the upload."""
+    if upload.state != dataset.UPLOAD_STATE_OPEN:
+        raise StateConflict(f"upload `{upload.name}` is {_word(upload.state)} and takes no assets; open a new one")
 
 
 def wrong_offset(offset: int, expected: int) -> StateConflict:
@@ -128,6 +146,9 @@ def note_findings(upload: dataset.Upload, outcome: Outcome) -> None:
     upload.violation_counts.update(outcome.counts)
     upload.fixed_counts.update(outcome.fixed)
     upload.quarantined_rows = outcome.put_aside
+    upload.filtered_rows = outcome.filtered
+    upload.forgotten_rows = outcome.forgotten
+    upload.identified_counts.extend(demands.identified(outcome.identified))
     upload.violations.extend(
         dataset.RowViolation(
             row=each.row,
@@ -136,6 +157,7 @@ def note_findings(upload: dataset.Upload, outcome: Outcome) -> None:
             expected=each.expected,
             found=each.found,
             repair=each.repair,
+            file=each.file,
         )
         for each in outcome.violations[:VIOLATIONS_KEPT]
     )
@@ -164,6 +186,16 @@ def fail_check(upload: dataset.Upload, why: str) -> None:
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))
 
 
+def fail_killed(upload: dataset.Upload) -> None:
+    """Ends an upload whose check the system has ended more than once."""
+    enter(upload, dataset.UPLOAD_STATE_FAILED)
+    message = (
+        f"`{upload.file_name}` was not checked: the machine of the service ran out of memory, twice; "
+        "free some there, or split the file, then upload it again"
+    )
+    upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_OUT_OF_MEMORY, message=message))
+
+
 def fail_broken(upload: dataset.Upload, trace_id: str) -> None:
     """Ends an upload whose rows the suite could not check, by its own fault."""
     enter(upload, dataset.UPLOAD_STATE_FAILED)
@@ -190,6 +222,7 @@ def new_version(
     base_version: str,
     base: Sequence[PartRow],
     added: Sequence[PartRow],
+    rows_new: int | None = None,
 ) -> dataset.DatasetVersion:
     """The version that an upload makes, the next of its dataset: the parts of the base version, then its own."""
     number, whole = parent.latest_version + 1, [*base, *added]
@@ -205,8 +238,17 @@ def new_version(
         creator=upload.creator,
         base_version=base_version,
         rows_added=sum(part.rows_of() for part in added),
+        rows_new=rows_new,
         upload=upload.name,
+        forgotten_rows=upload.forgotten_rows,
+        identified_counts=upload.identified_counts,
     )
+
+
+def show_media(parent: dataset.Dataset, kinds: Iterable[str]) -> None:
+    """Puts what rows of a new version name, such as `images`, among the modalities of its dataset."""
+    found = [kind.removesuffix("s") for kind in kinds]
+    parent.modalities.extend(modality for modality in found if modality not in parent.modalities)
 
 
 def dataset_of(upload: str) -> str:
@@ -217,6 +259,11 @@ def dataset_of(upload: str) -> str:
 def staging(upload: str) -> str:
     """Where the pieces of an upload lie: a space of its own, so that dropping them can take nothing from others."""
     return f"{project_of(upload)}/uploads/{id_of(upload)}"
+
+
+def space_of(piece: PieceRow) -> str:
+    """Where the blob of a piece lies: in the space of its upload, or of a former one that its feed had to take back."""
+    return piece.space or staging(piece.upload)
 
 
 def _summary(upload: dataset.Upload, counts: Mapping[str, int]) -> str:

@@ -52,7 +52,7 @@ class DoomedRow(SQLModel, table=True):
     since: datetime = Field(sa_type=UtcTime)
 
 
-_QUARANTINE = "/quarantine"
+QUARANTINE = "/quarantine"
 #: Of a part that holds no rows of a version.
 NO_ROWS = {"train": 0, "validation": 0, "test": 0}
 
@@ -77,7 +77,12 @@ def digest_of(parts: Iterable[PartRow]) -> str:
 
 def quarantine_of(upload: str) -> str:
     """The owner of the rows that an upload put aside."""
-    return upload + _QUARANTINE
+    return upload + QUARANTINE
+
+
+def pseudonyms_of(of: str) -> str:
+    """The owner of what the pseudonyms in a dataset's DICOM files are made with."""
+    return f"{of}/pseudonyms"
 
 
 async def add(unit: Unit, part: PartRow) -> None:
@@ -92,7 +97,11 @@ async def of(session: AsyncSession, owner: str) -> list[PartRow]:
 
 
 async def stored(session: AsyncSession, version: dataset.DatasetVersion) -> list[PartRow]:
-    """The parts of a version. Raises StateConflict for one that was made before rows lay in parts."""
+    """The parts of a version. Raises StateConflict where they are gone by age, or made before rows lay in parts."""
+    if version.HasField("retire_time"):
+        raise StateConflict(
+            f"the rows of `{version.name}` were deleted by the retention of its dataset; read a newer version"
+        )
     found = await of(session, version.name)
     if sum(part.rows_of() for part in found) != version.row_count:
         raise StateConflict(f"`{version.name}` was made by an earlier release and is not read; upload its file again")
@@ -104,36 +113,48 @@ async def hand_over(unit: Unit, upload: str, version: str, base: Sequence[PartRo
     for part in base:
         unit.session.add(PartRow(**{**part.model_dump(), "owner": version}))
     rows = update(PartRow).where(col(PartRow.owner) == upload)
-    await unit.session.exec(rows.values(owner=version, place=col(PartRow.place) + len(base)))
+    after = base[-1].place + 1 if base else 0  # where rows were put aside, places have gaps
+    await unit.session.exec(rows.values(owner=version, place=col(PartRow.place) + after))
 
 
 async def drop(unit: Unit, owner: str) -> None:
     """Takes an owner's parts from it; blobs that nobody else names are doomed."""
     dropped = await of(unit.session, owner)
     await unit.session.exec(delete(PartRow).where(col(PartRow.owner) == owner))
-    for digest in {part.digest for part in dropped}:
-        await unit.session.merge(DoomedRow(project=project_of(owner), digest=digest, since=unit.now))
+    await doom(unit, project_of(owner), {part.digest for part in dropped})
 
 
-async def doomed(session: AsyncSession, before: datetime) -> list[DoomedRow]:
-    """Blobs doomed before that time, at most 100."""
-    query = select(DoomedRow).where(col(DoomedRow.since) < before).limit(AT_A_TIME)
+async def doom(unit: Unit, project: str, digests: Iterable[str]) -> None:
+    """Puts down blobs that go, unless somebody names them, after a while."""
+    for digest in digests:
+        await unit.session.merge(DoomedRow(project=project, digest=digest, since=unit.now))
+
+
+async def doomed(session: AsyncSession, before: datetime, project: str = "") -> list[DoomedRow]:
+    """Blobs doomed until that time, of one project or of all, at most 100."""
+    query = select(DoomedRow).where(col(DoomedRow.since) <= before).limit(AT_A_TIME)
+    query = query.where(col(DoomedRow.project) == project) if project else query
     return list((await session.exec(query)).all())
 
 
-async def spare(unit: Unit, blob: DoomedRow) -> bool:
-    """Takes a blob from the doomed; whether somebody names it after all."""
+async def is_named(session: AsyncSession, blob: DoomedRow) -> bool:
+    """Whether somebody names a doomed blob after all."""
+    named = select(PartRow.owner).where(col(PartRow.project) == blob.project, col(PartRow.digest) == blob.digest)
+    return (await session.exec(named.limit(1))).first() is not None
+
+
+async def strike(unit: Unit, blob: DoomedRow) -> None:
+    """Takes a blob from the doomed."""
     await unit.session.exec(
         delete(DoomedRow).where(col(DoomedRow.project) == blob.project, col(DoomedRow.digest) == blob.digest)
     )
-    named = select(PartRow.owner).where(col(PartRow.project) == blob.project, col(PartRow.digest) == blob.digest)
-    return (await unit.session.exec(named.limit(1))).first() is not None
 
 
-async def ownerless(session: AsyncSession) -> list[str]:
-    """Uploads that are over and still own parts that are no version's, at most 100."""
+async def ownerless(session: AsyncSession, of: str = "") -> list[str]:
+    """Uploads, to one dataset or to all, that are over and still own parts that are no version's, at most 100."""
     owned = select(PartRow.owner).where(col(PartRow.owner) == col(UploadRow.name))
-    aside = select(PartRow.owner).where(col(PartRow.owner) == col(UploadRow.name) + _QUARANTINE)
+    aside = select(PartRow.owner).where(col(PartRow.owner) == col(UploadRow.name) + QUARANTINE)
     failed = col(UploadRow.state).in_([dataset.UPLOAD_STATE_FAILED, dataset.UPLOAD_STATE_EXPIRED])
     query = select(UploadRow.name).where(failed, or_(owned.exists(), aside.exists()))
+    query = query.where(col(UploadRow.parent) == of) if of else query
     return list((await session.exec(query.limit(AT_A_TIME))).all())

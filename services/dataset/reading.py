@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from services.dataset.governance import audit
 from services.dataset.parts import PartRow
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: What goes into one message; a row alone may be longer.
 PIECE_BYTES = 1 << 20
+#: What a batch has on average, so that it and what is said about it are one message.
+BATCH_BYTES = PIECE_BYTES * 15 // 16
 #: What follows the last batch of an Arrow IPC stream.
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 #: Gives the bytes of a blob by its digest.
@@ -20,42 +23,43 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 
 class Wanted(NamedTuple):
-    """Which rows: those of a split (empty: all), from `start` on, at most `most` (0: no limit), by columns."""
+    """Which rows: those of a split (empty: all), from `start` on, at most `most` (0: no limit), by columns.
+
+    `assets` are the columns for assets that some part of the version has.
+    """
 
     split: str = ""
     start: int = 0
     most: int = 0
     columns: Sequence[str] = ()
+    assets: Sequence[str] = ()
 
 
 async def arrow_stream(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[bytes]:
     """Yields an Arrow IPC stream in pieces of about 1 MiB. Raises Invalid (UNKNOWN_COLUMN)."""
     begun = False
-    async for table in _tables(parts, fetch, wanted):
+    async for table in _ahead(_tables(parts, fetch, wanted)):
         if not begun:
-            yield bytes(table.schema.serialize())
+            yield table.schema.serialize().to_pybytes()
             begun = True
-        for batch in table.to_batches():
-            with memoryview(await asyncio.to_thread(batch.serialize)) as message:
-                for start in range(0, len(message), PIECE_BYTES):
+        audit.count_rows(len(table))
+        for batch in table.to_batches(max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes))):
+            with memoryview(batch.serialize()) as message:
+                for start in range(0, len(message), PIECE_BYTES):  # one, but where rows are of unlike lengths
                     yield bytes(message[start : start + PIECE_BYTES])
     yield _END
 
 
 async def json_lines(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[bytes]:
     """Yields whole JSON lines, about 1 MiB together unless one row alone is longer."""
-    async for table in _tables(parts, fetch, wanted):
-        for piece in await asyncio.to_thread(_lines, table):
+    from services.dataset import parquet
+
+    async for table in _ahead(_tables(parts, fetch, wanted)):
+        for piece in await asyncio.to_thread(parquet.lines, table):
             yield piece
 
 
-def _lines(table: pa.Table) -> list[bytes]:
-    from services.dataset import parquet
-
-    return list(parquet.lines(table))
-
-
-async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[pa.Table]:
+async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncGenerator[pa.Table]:
     """The rows wanted, a row group at a time; at least one table, which may be empty."""
     from services.dataset import parquet
 
@@ -66,7 +70,7 @@ async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> Asy
             skip -= rows
             continue
         content = await fetch(part.digest)
-        groups = parquet.groups(content, wanted.columns, wanted.split)
+        groups = parquet.groups(content, wanted.columns, wanted.split, wanted.assets)
         while (table := await asyncio.to_thread(next, groups, None)) is not None:
             table, skip = table.slice(skip), max(0, skip - len(table))
             table = table if left is None else table.slice(0, left)
@@ -74,3 +78,16 @@ async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> Asy
             yield table
             if left == 0:
                 return
+
+
+async def _ahead(tables: AsyncGenerator[pa.Table]) -> AsyncIterator[pa.Table]:
+    """The same tables; the next is read while one is used."""
+    coming = asyncio.ensure_future(anext(tables, None))
+    try:
+        while (table := await coming) is not None:
+            coming = asyncio.ensure_future(anext(tables, None))
+            yield table
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await tables.aclose()

@@ -21,6 +21,9 @@ class DatasetRow(SearchedRow, ResourceRow, table=True):
     __table_args__ = text_index.indexes("dataset_dataset")
     task_type: str = Field(index=True)
     display_name: str = Field(index=True)
+    owner: str = Field(default="", index=True)
+    access: int = Field(default=0, index=True)
+    retention_days: int = Field(default=0, index=True)
 
 
 class VersionRow(ResourceRow, table=True):
@@ -38,14 +41,22 @@ class UploadRow(ResourceRow, table=True):
     __tablename__ = "dataset_upload"
 
 
+#: Where the tokenizer of an upload starts among its pieces, which it is none of.
+TOKENIZER = -1
+
+
 class PieceRow(SQLModel, table=True):
-    """A stored piece of an upload: where it starts and which blob it is."""
+    """A stored piece of an upload, or of what a feed gathers for one: where it starts and which blob it is."""
 
     __tablename__ = "dataset_piece"
     upload: str = Field(primary_key=True)
     start: int = Field(primary_key=True)
     digest: str
     size: int
+    #: The blob space it lies in; empty means that of its own upload (`domain.staging`).
+    space: str = ""
+    #: How many rows of a feed it holds.
+    row_count: int = 0
 
 
 def _texts(each: dataset.Dataset) -> list[str]:
@@ -54,28 +65,39 @@ def _texts(each: dataset.Dataset) -> list[str]:
     return [each.display_name, id_of(each.name), each.description, *tags, each.task_type, *each.modalities]
 
 
+_COLUMNS = ("task_type", "display_name", "owner", "access", "retention_days")
 DATASETS = Resources(
     DatasetRow,
     dataset.Dataset,
-    lambda each: {"task_type": each.task_type, "display_name": each.display_name},
-    enums={"classification": dataset.Classification},
+    lambda each: {name: getattr(each, name) for name in _COLUMNS},
+    enums={"classification": dataset.Classification, "access": dataset.DatasetAccess},
     texts=_texts,
     facts=("classification", "display_name", "modalities", "tags", "task_type"),
 )
 UPLOADS = Resources(UploadRow, dataset.Upload, enums={"state": dataset.UploadState})
 #: Uploads that one look takes up; the others are taken up by the next.
 AT_A_TIME = 100
-_VERSIONS = Resources(VersionRow, dataset.DatasetVersion)
+_VERSIONS = Resources(
+    VersionRow,
+    dataset.DatasetVersion,
+    lambda each: {"digest": each.digest, "version": each.version, "upload": each.upload},
+)
 
 
 async def insert_version(unit: Unit, version: dataset.DatasetVersion, upload: str) -> dataset.DatasetVersion:
     """Stores a version. Raises AlreadyExists when the upload has made one before."""
-    versions = Resources(
-        VersionRow,
-        dataset.DatasetVersion,
-        lambda each: {"digest": each.digest, "version": each.version, "upload": upload},
-    )
-    return await versions.insert(unit, version)
+    version.upload = upload
+    return await _VERSIONS.insert(unit, version)
+
+
+async def update_version(unit: Unit, version: dataset.DatasetVersion) -> None:
+    """Replaces a version that was read in this unit: rows of it were forgotten, or all are gone by age."""
+    await _VERSIONS.update(unit, version)
+
+
+async def versions_of(session: AsyncSession, parent: str) -> list[dataset.DatasetVersion]:
+    """All versions of a dataset, oldest first."""
+    return sorted(await _VERSIONS.find(session, parent=parent), key=lambda each: each.version)
 
 
 async def get_version(session: AsyncSession, name: str) -> dataset.DatasetVersion:
@@ -98,9 +120,20 @@ async def page_versions(
 
 
 async def pieces(session: AsyncSession, upload: str) -> list[PieceRow]:
-    """The pieces of an upload, in order."""
+    """All pieces of an upload, in order."""
     query = select(PieceRow).where(col(PieceRow.upload) == upload).order_by(col(PieceRow.start))
     return list((await session.exec(query)).all())
+
+
+async def tokenizer(session: AsyncSession, upload: str) -> PieceRow | None:
+    """Where the tokenizer of an upload is, if it has come."""
+    return await session.get(PieceRow, (upload, TOKENIZER))
+
+
+async def pieces_from(session: AsyncSession, upload: str, start: int) -> list[PieceRow]:
+    """The pieces of an upload's file from the byte ``start`` on, in order."""
+    later = select(PieceRow).where(col(PieceRow.upload) == upload, col(PieceRow.start) >= start)
+    return list((await session.exec(later.order_by(col(PieceRow.start)))).all())
 
 
 async def open_since(session: AsyncSession, before: datetime) -> list[dataset.Upload]:
@@ -116,10 +149,11 @@ async def arriving(session: AsyncSession, since: datetime) -> list[dataset.Uploa
     return [upload for upload in found if upload.committed_bytes]
 
 
-async def leftovers(session: AsyncSession) -> list[str]:
-    """Uploads that are over and of which there are pieces all the same, at most 100."""
+async def leftovers(session: AsyncSession, of: str = "") -> list[str]:
+    """Uploads, to one dataset or to all, that are over and of which there are pieces all the same, at most 100."""
     lives = [dataset.UPLOAD_STATE_OPEN, dataset.UPLOAD_STATE_VALIDATING]
     query = select(PieceRow.upload).join(UploadRow, col(UploadRow.name) == col(PieceRow.upload)).distinct()
+    query = query.where(col(UploadRow.parent) == of) if of else query
     return list((await session.exec(query.where(col(UploadRow.state).not_in(lives)).limit(AT_A_TIME))).all())
 
 

@@ -211,6 +211,7 @@ def _event(evaluation: evaluator.Evaluation, entry: types.JobTransition) -> Mess
             suite_digest=evaluation.suite_digest,
             report=evaluation.report,
             automatic=evaluation.automatic,
+            dataset_version=evaluation.suite.dataset_version,
         )
     if is_over(JOB, entry.state):
         failure = evaluation.failure if evaluation.HasField("failure") else None

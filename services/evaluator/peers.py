@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import grpc
 
+from kit.rpc.call import current_call
 from kit.rpc.errors import NotFound, from_rpc_error
 from kit.rpc.names import project_of
 from services.evaluator import domain
@@ -77,8 +78,8 @@ class Peers:
         return answer.task_type
 
     async def dataset_version(self, name: str) -> dataset.DatasetVersion:
-        """A dataset version, without its rows."""
-        request = dataset.GetDatasetVersionRequest(name=name)
+        """A dataset version, without its rows, if the caller may know of it."""
+        request = dataset.GetDatasetVersionRequest(name=name, on_behalf_of=current_call().principal.name)
         call = self._datasets.GetDatasetVersion(request, timeout=PEER_TIMEOUT_S)
         return (await asked("the dataset service", call)).dataset_version
 

@@ -15,6 +15,7 @@ from kit.auth.keys import new_key
 from kit.auth.tokens import Identity
 from kit.blobs import FileKek
 from kit.bus import write_config
+from kit.bus.stream_key import stream_key
 from kit.settings import SERVICES, config_folder
 from sluice.credentials import Credentials, forget, remember
 
@@ -23,12 +24,14 @@ MARK = "SLUICE_SUITE"
 FOLDERS = ("run", "run/identity", "db", "nats", "blobs", "jobs", "cache/engine", "logs/traces")
 #: Whose events each service consumes; it may read no others.
 CONSUMES = {
-    "dataset": (),
+    "dataset": ("evaluator", "feed", "registry", "trainer"),
     "trainer": (),
     "evaluator": ("registry",),
     "registry": ("trainer", "evaluator", "gateway"),
     "gateway": ("registry",),
 }
+#: The users of outside systems at NATS, and the source that each may send to.
+SENDERS = {"feeds": "feed"}
 INTERNAL = ("dataset", "trainer", "evaluator", "registry", "engine-host", "nats")
 
 
@@ -97,6 +100,7 @@ class Home:
         except OSError as error:
             raise _unusable(self.path, error) from None
         self._make_kek()
+        self._note_blobs()
 
     def _hold(self) -> None:
         lock = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)  # open until the process ends
@@ -120,9 +124,15 @@ class Home:
             kek = self._new_kek()
         except (OSError, ValueError) as error:
             raise SuiteError(f"the key-encryption key cannot be used: {error}") from None
-        if known and known != kek.key_id:
+        if known and known not in {each.key_id for each in kek.generations()}:
             raise self._kek_is("another than this home was made with")
         _replace(marker, kek.key_id)
+
+    def _note_blobs(self) -> None:
+        """Remembers where the blobs are: who rotates their key must not take another store for this suite's."""
+        note = self.path / "run" / "blobs-url"
+        _replace(note, self.environ.get("SLUICE_BLOBS_URL", ""))
+        note.chmod(0o600)
 
     def _kek_is(self, what: str) -> SuiteError:
         return SuiteError(
@@ -204,8 +214,15 @@ class Home:
         if self.own_nats:
             shared = self.environ.get("SLUICE_NATS_PASSWORD", "")
             return None, {name: self.environ.get(f"SLUICE_NATS_PASSWORD_{name.upper()}", shared) for name in SERVICES}
-        credentials = write_config(self.path / "nats", port, CONSUMES)
+        credentials = write_config(self.path / "nats", port, CONSUMES, senders=SENDERS, encrypted=True)
         return self.path / "nats" / "nats.conf", {name: each.password for name, each in credentials.items()}
+
+    def stream_key(self) -> str:
+        """The key of the embedded NATS, for its environment alone."""
+        try:
+            return stream_key(self.path / "nats" / "key", FileKek.load(self.kek, home=self.path))
+        except (OSError, ValueError) as error:
+            raise SuiteError(f"the message bus cannot be started: {error}") from None
 
 
 def _replace(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
+from kit.bus.nats_server import KEY_VARIABLE
 from services.suite.home import Home, SuiteError
 from services.suite.processes import Spec
 
@@ -62,8 +63,10 @@ def specs(
         )
         for name in names
     ]
-    bus = [Spec("nats", partial(_nats_server, config), logs / "nats.log")] if config else []
-    return [*bus, *programs]
+    if config is None:
+        return programs
+    key = {KEY_VARIABLE: f'"{home.stream_key()}"'}  # quoted: nats-server reads it as a value of its configuration
+    return [Spec("nats", partial(_nats_server, config), logs / "nats.log", key), *programs]
 
 
 def import_shared() -> None:

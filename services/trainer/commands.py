@@ -165,7 +165,10 @@ def _if(state: int, then: types.JobState) -> Act:
 def _event(job: trainer.TrainingJob, entry: types.JobTransition) -> Message:
     """What is told of one entry of the job's history."""
     if entry.state == types.JOB_STATE_CREATED:
-        return trainer.TrainingJobCreated(training_job=job.name, task_type=job.spec.task_type)
+        spec = job.spec
+        return trainer.TrainingJobCreated(
+            training_job=job.name, task_type=spec.task_type, dataset_version=spec.dataset_version
+        )
     if entry.state == types.JOB_STATE_SUCCEEDED:
         return trainer.TrainingJobSucceeded(
             training_job=job.name, spec=job.spec, result=job.result, creator=job.creator

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import grpc
 
+from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid, StateConflict, from_rpc_error
 from kit.rpc.names import project_of
 from services.trainer.spec import check_shape, with_defaults
@@ -75,7 +76,8 @@ class Inputs:
         await _asked("the registry", self._policies.GetGatePolicy(request, timeout=PEER_TIMEOUT_S))
 
     async def _dataset_version(self, spec: trainer.TrainingJobSpec) -> str:
-        request = dataset.GetDatasetVersionRequest(name=spec.dataset_version)
+        asking = current_call().principal.name
+        request = dataset.GetDatasetVersionRequest(name=spec.dataset_version, on_behalf_of=asking)
         answer = await _asked("the dataset service", self._datasets.GetDatasetVersion(request, timeout=PEER_TIMEOUT_S))
         version = answer.dataset_version
         if version.task_type != spec.task_type:

@@ -9,6 +9,7 @@ import typer
 
 from sluice.cli import (
     access,
+    assets,
     catalogue,
     chat,
     dataset,
@@ -17,13 +18,18 @@ from sluice.cli import (
     endpoints,
     evaluations,
     events,
+    feeds,
+    forgetting,
     gate,
+    governance,
     jobs,
     lineage,
     models,
     options,
+    profiles,
     rollouts,
     rows,
+    storage,
     suite,
     trace,
     train,
@@ -81,6 +87,11 @@ def root(
 suite.register(app)
 catalogue.register(dataset.app)
 rows.add_to(dataset.app)
+forgetting.add_to(dataset.app)
+governance.add_to(dataset.app)
+assets.add_to(dataset.app)
+profiles.add_to(dataset.app)
+feeds.add_to(dataset.app)
 app.add_typer(dataset.app)
 train.register(app)
 app.add_typer(jobs.app)
@@ -96,4 +107,5 @@ trace.register(app)
 app.add_typer(events.app)
 app.add_typer(access.keys)
 app.add_typer(access.projects)
+app.add_typer(storage.app)
 doctor.register(app)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sluice.cli import dataset, exits, live, rows, screen
-from sluice.cli.options import Session, command
+from sluice.cli.options import INTO, Session, command
 
 if TYPE_CHECKING:
     from sluice.catalogue import Entry
@@ -35,8 +35,8 @@ Entries = Annotated[str, typer.Argument(metavar="ID", help="An id of the catalog
 
 def register(app: typer.Typer) -> None:
     """Adds `catalogue` and `register` to the commands of `dataset`."""
-    command(app, "catalogue", epilog=" ".join(EPILOG.split()))(catalogue)
-    command(app, "register")(register_)
+    command(app, "catalogue", panel=INTO, epilog=" ".join(EPILOG.split()))(catalogue)
+    command(app, "register", panel=INTO)(register_)
 
 
 def catalogue(
@@ -107,7 +107,8 @@ def register_(
         try:
             with live.upload_bar(session, entry.id) as sending:
                 said = _said_of(session, entry, name)
-                version = session.client.datasets.upload(name=name, path=path, progress=sending, **said)
+                beside = found.root if found.layout.media == "files" else None
+                version = session.client.datasets.upload(name=name, path=path, assets=beside, progress=sending, **said)
         except RowsRefused as refused:
             return rows.show_refusal(session, refused)
     dataset.show_version(session, version)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import exits, live, rows, screen, words
-from sluice.cli.options import Session, command, group
+from sluice.cli import demands as asked
+from sluice.cli import exits, forgetting, governance, live, rows, screen, words
+from sluice.cli.options import INTO, LOOK, Session, command, group
 
 if TYPE_CHECKING:
     from sluice.dataset import v1 as dataset
@@ -17,7 +18,7 @@ app = group("dataset", "Rows to train on and to be judged by: uploaded, checked,
 SPLITS = ("train", "validation", "test")
 
 
-@command(app, "upload")
+@command(app, "upload", panel=INTO)
 def upload(
     session: Session,
     file: rows.File,
@@ -31,6 +32,14 @@ def upload(
     map: rows.Mapping = None,
     fix: rows.Fix = False,
     on_error: Annotated[rows.OnError, typer.Option(help="What becomes of a file with wrong rows.")] = rows.OnError.fail,
+    deidentify: asked.Identity = asked.Deidentify.off,
+    recognizer: asked.Recognizers = None,
+    keep: asked.Keep = "",
+    set: asked.Set = None,
+    tag_rows: asked.TagRows = None,
+    max_tokens: asked.MaxTokens = 0,
+    tokenizer: asked.Tokenizer = None,
+    assets: rows.Assets = None,
 ) -> int:
     """Upload a file as the next version of a dataset.
 
@@ -41,6 +50,7 @@ def upload(
     from sluice.client import RowsRefused
 
     name = name or file.name.partition(".")[0]
+    demands = asked.demands(deidentify, recognizer, keep, set, tag_rows, max_tokens, tokenizer)
     try:
         with session.traced("dataset upload"), live.upload_bar(session, file.name) as progress:
             version = session.client.datasets.upload(
@@ -55,18 +65,21 @@ def upload(
                 columns=rows.mapping(map or []),
                 fix=fix,
                 quarantine=on_error is rows.OnError.quarantine,
+                demands=demands,
+                assets=assets,
                 progress=progress,
             )
     except RowsRefused as refused:
         return rows.show_refusal(session, refused)
     show_version(session, version)
-    if fix or on_error is rows.OnError.quarantine:
+    forgetting.tell_forgotten(session, version)
+    if fix or on_error is rows.OnError.quarantine or demands or version.identified_counts:
         rows.show_findings(session, version)
     screen.hint(session, f"train on it: sluice train --dataset {words.brief(version.name)} --model …")
     return exits.OK
 
 
-@command(app, "list")
+@command(app, "list", panel=LOOK)
 def list_(
     session: Session,
     filter: Annotated[str, typer.Option(help="Such as 'task_type = sft AND tags.language = zh'.")] = "",
@@ -95,7 +108,7 @@ def list_(
     )
 
 
-@command(app, "update")
+@command(app, "update", panel=LOOK)
 def update(
     session: Session,
     dataset: Annotated[str, typer.Argument(help="The dataset.")],
@@ -104,6 +117,9 @@ def update(
     untag: Annotated[list[str] | None, typer.Option(help="The key of a tag to take away; repeatable.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; all there are.")] = None,
     classification: Annotated[str, typer.Option(help="public, internal or sensitive.")] = "",
+    deidentify: Annotated[
+        asked.Deidentify | None, typer.Option(help="What is done at least about text that identifies people.")
+    ] = None,
 ) -> None:
     """Change what is said of a dataset; what is not given stays as it is."""
     added, tags, etag = _tags(tag or []), None, ""
@@ -117,12 +133,13 @@ def update(
         modalities=modality or None,
         tags=tags,
         classification=classification,
+        deidentify=deidentify.value if deidentify else None,
         etag=etag,
     )
     screen.fields(session, changed, _about(changed))
 
 
-@command(app, "show")
+@command(app, "show", panel=LOOK)
 def show(
     session: Session,
     dataset: Annotated[str, typer.Argument(help="A dataset, or one version of it: bank-intents@3.")],
@@ -155,6 +172,8 @@ def _about(found: dataset.Dataset) -> dict[str, str]:
         "modalities": ", ".join(found.modalities),
         "tags": ", ".join(f"{key}={value}" for key, value in sorted(found.tags.items())),
         "classification": _classification(found),
+        **governance.about(found),
+        "deidentify": _deidentify(found),
         "changed": words.when(found.update_time),
     }
 
@@ -165,6 +184,12 @@ def _classification(found: dataset.Dataset) -> str:
     return CLASSIFICATIONS.get(found.classification, "internal")
 
 
+def _deidentify(found: dataset.Dataset) -> str:
+    from sluice.client.demands import POLICIES
+
+    return next(word for word, value in POLICIES.items() if value == found.deidentify)
+
+
 def show_version(session: Session, version: dataset.DatasetVersion) -> None:
     """A version, field by field."""
     fields = {
@@ -172,11 +197,14 @@ def show_version(session: Session, version: dataset.DatasetVersion) -> None:
         "name": version.name,
         "task type": version.task_type,
         "rows": version.row_count,
+        "new rows": version.rows_new if version.HasField("rows_new") and version.version > 1 else None,
         "splits": ", ".join(f"{version.split_rows[split]} {split}" for split in SPLITS),
         "size": words.size(version.size_bytes),
         "digest": version.digest,
+        "identifies people": ", ".join(f"{each.count} × {each.kind}" for each in version.identified_counts),
         "made": words.when(version.create_time),
         "by": version.creator,
+        **forgetting.fate(version),
     }
     screen.fields(session, version, fields)
 

@@ -39,6 +39,7 @@ MAX_LINES = 8
 LISTINGS = {
     "Dataset": "sluice dataset list",
     "DatasetVersion": "sluice dataset list",
+    "Feed": "sluice dataset feed list",
     "Model": "sluice models list",
     "ModelVersion": "sluice models versions",
     "TrainingJob": "sluice jobs list",

@@ -37,6 +37,8 @@ def lineage(
         screen.emit(_plain(known))
         return
     screen.put(_tree(known))
+    if rows := found.lineage.dataset_version:
+        screen.hint(session, f"who else saw these rows: sluice dataset models {words.brief(rows)}")
 
 
 def gather(client: Client, version: registry.ModelVersion, depth: int = MAX_BASES) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def _tree(known: dict[str, Any], label: str = "") -> Tree:
     else:
         below = below.add(_line("imported", f"by {words.brief(version.lineage.creator)}", "", ""))
     if rows := known.get("dataset_version"):
-        below.add(_rows(rows))
+        below.add(_rows(rows, version.lineage.dataset_digest))
     base = known.get("base")
     if isinstance(base, dict):
         below.add(_tree(base, "base"))
@@ -126,10 +128,14 @@ def _job(found: Any) -> Any:
     return _line("job", words.brief(found.name), words.job_state(found.state), recipe)
 
 
-def _rows(found: Any) -> Any:
+def _rows(found: Any, digest: str) -> Any:
+    """``digest`` is the one that the version had when the model was trained."""
     if isinstance(found, str):
         return _line("dataset", words.brief(found), "", UNSEEN)
-    return _line("dataset", words.brief(found.name), "", f"{found.row_count} rows, {words.digest(found.digest)}")
+    told = f"{found.row_count} rows, {words.digest(found.digest)}"
+    if found.erasures and digest != found.digest:
+        told += f"; trained on {words.digest(digest)}, some of whose rows were forgotten since"
+    return _line("dataset", words.brief(found.name), "", told)
 
 
 def _line(label: str, name: str, state: str, detail: str) -> Any:

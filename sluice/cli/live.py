@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
     from sluice.cli.options import Session
     from sluice.client import UploadProgress
+    from sluice.types import v1 as types
 
 Item = TypeVar("Item")
 #: A log gets a line at least this often while only figures change.
 LINE_EVERY_S = 10.0
 #: How long something that an event makes may take to be there.
 AWAITED_S = 60.0
-PHASES = {"hashing": "reading", "sending": "sending", "checking": "checking rows"}
+PHASES = {
+    "hashing": "reading",
+    "listing": "reading files beside",
+    "assets": "sending files beside",
+    "sending": "sending",
+    "checking": "checking rows",
+}
 
 
 def follow(
@@ -118,6 +125,25 @@ def upload_bar(session: Session, name: str) -> Iterator[Callable[[UploadProgress
                 task = bar.add_task(f"{PHASES[phase]} {name}", total=progress.total or None, amount="")
             bar.update(task, completed=progress.done, total=progress.total or None)
             bar.update(task, amount=_amount(progress, bar.tasks[0].speed))
+
+        yield show
+
+
+@contextmanager
+def work_bar(session: Session, text: str) -> Iterator[Callable[[types.Progress], None]]:
+    """A bar on stderr while the suite looks at rows; nothing where `upload_bar` is nothing."""
+    if session.quiet or session.json or not screen.err().is_terminal:
+        yield lambda progress: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=screen.err(), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+
+        def show(progress: types.Progress) -> None:
+            waits = ", when others are done" if progress.phase == "waiting" else ""
+            bar.update(task, description=text + waits, completed=progress.done, total=progress.total or None)
 
         yield show
 

@@ -99,8 +99,15 @@ class Session:
             self.client.close()
 
 
-def command(app: typer.Typer, name: str, *, epilog: str = "") -> Callable[[Function], Function]:
-    """Registers ``function(session, …)`` as a command that takes the shared options too; it may return an exit code."""
+#: Where the help lists the commands about datasets.
+INTO, LOOK, GOVERN = "Rows come in", "What there is", "Who may, who did, and what is forgotten"
+
+
+def command(app: typer.Typer, name: str, *, epilog: str = "", panel: str = "") -> Callable[[Function], Function]:
+    """Registers ``function(session, …)`` as a command that takes the shared options too; it may return an exit code.
+
+    The help lists it under ``panel``, or with the others that have none.
+    """
 
     def register(function: Function) -> Function:
         hints = get_type_hints(function, include_extras=True)
@@ -122,7 +129,7 @@ def command(app: typer.Typer, name: str, *, epilog: str = "") -> Callable[[Funct
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
-        app.command(name, help=inspect.getdoc(function), epilog=epilog or None)(run)
+        app.command(name, help=inspect.getdoc(function), epilog=epilog or None, rich_help_panel=panel or None)(run)
         return function
 
     return register

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, screen, words
-from sluice.cli.options import Session, command
+from sluice.cli import demands as asked
+from sluice.cli import exits, screen, violations, words
+from sluice.cli.options import INTO, Session, command
 
 if TYPE_CHECKING:
     from sluice.client import RowsRefused
     from sluice.dataset import v1 as dataset
-
-MAX_VIOLATIONS_SHOWN = 20
-VIOLATIONS: screen.Columns = {
-    "ROW": lambda each: each.row or "file",
-    "FIELD": lambda each: each.field or "(row)",
-    "EXPECTED": lambda each: each.expected,
-    "FOUND": lambda each: each.found,
-    "REPAIR": lambda each: each.repair,
-}
+    from sluice.rows.convert import Outcome
+    from sluice.rows.stacks import Beside
 
 
 class OnError(Enum):
@@ -35,7 +30,10 @@ class OnError(Enum):
 
 File = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="Rows as .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .xlsx."),
+    typer.Argument(
+        metavar="FILE",
+        help="Rows as .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .xlsx; with images in .zip, .tar.",
+    ),
 ]
 Mapping = Annotated[
     list[str] | None,
@@ -44,13 +42,17 @@ Mapping = Annotated[
         help="What a name in the file means: findings=prompt, patient_id=group (never in two splits); repeatable.",
     ),
 ]
+Assets = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where the images and sounds lie that rows name by path; sent along."),
+]
 Fix = Annotated[bool, typer.Option("--fix", help="Make the repairs that are proposed.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to those of `sluice dataset`."""
-    command(app, "validate")(validate)
-    command(app, "quarantine")(quarantine)
+    command(app, "validate", panel=INTO)(validate)
+    command(app, "quarantine", panel=INTO)(quarantine)
 
 
 def validate(
@@ -61,20 +63,33 @@ def validate(
     ] = "sft",
     map: Mapping = None,
     fix: Fix = False,
+    deidentify: asked.Identity = asked.Deidentify.off,
+    recognizer: asked.Recognizers = None,
+    keep: asked.Keep = "",
+    set: asked.Set = None,
+    tag_rows: asked.TagRows = None,
+    max_tokens: asked.MaxTokens = 0,
+    tokenizer: asked.Tokenizer = None,
+    assets: Assets = None,
 ) -> int:
     """Check a file on this machine, without a suite; exit 2 when rows are wrong."""
     from kit.rpc.errors import Invalid
     from sluice.rows import ROWS_OF_TASK, UnknownFormatError
     from sluice.rows.checking import Rules
     from sluice.rows.convert import convert
+    from sluice.rows.names import is_archive
 
     if not file.is_file():
         raise Invalid(f"there is no file `{file}`; give the path of a file with rows, such as rows.jsonl")
     if task_type not in ROWS_OF_TASK:
         raise Invalid(f"there are no row rules for `{task_type}`; there are {', '.join(sorted(ROWS_OF_TASK))}")
+    demands = asked.demands(deidentify, recognizer, keep, set, tag_rows, max_tokens, tokenizer)
+    rules = Rules(ROWS_OF_TASK[task_type], mapping(map or []), fix, demands=demands)
     try:
+        if assets is not None and is_archive(file.name):
+            raise Invalid(f"`{file}` has its images in it; give a folder of assets beside a file of rows alone")
         with file.open("rb") as source:
-            outcome = convert(source, file.name, Rules(ROWS_OF_TASK[task_type], mapping(map or []), fix))
+            outcome = convert(source, file.name, rules, beside=_beside(assets, demands.deidentify))
     except UnknownFormatError as error:
         raise Invalid(str(error)) from error
     if session.json:
@@ -82,18 +97,48 @@ def validate(
             screen.emit(vars(violation))
     if outcome.accepted:
         if session.json:
-            screen.emit({"row_count": outcome.row_count, "split_rows": dict(outcome.split_rows)})
-        splits = ", ".join(f"{count} {split}" for split, count in outcome.split_rows.items())
-        screen.hint(session, f"{outcome.row_count} rows are right for {task_type} ({splits})")
-        _show_fixed(session, outcome.fixed)
+            screen.emit(_as_json(outcome))
+        violations.show_right(session, outcome.row_count, task_type, outcome.split_rows)
+        found = [(*place, count) for place, count in outcome.identified.items()]
+        violations.show_done(session, outcome.fixed, outcome.filtered, found)
         return exits.OK
     if not session.json:
-        show_violations(outcome.violations)
-    count = sum(outcome.counts.values())
-    exits.complain(
-        f"`{file.name}` breaks the rules of `{task_type}` in {count} place{'s' * (count != 1)}; repair them as shown"
-    )
+        violations.show(session, outcome.violations, outcome.counts)
+    exits.complain(violations.summary(file.name, task_type, sum(outcome.counts.values())))
     return exits.INVALID
+
+
+def _beside(folder: Path | None, policy: str) -> Beside:
+    """The files below a folder, to be looked at when a row names them, as the policy asks."""
+    from secrets import token_bytes
+
+    from kit.rpc.errors import Invalid
+    from sluice.rows.identities import treatment
+    from sluice.rows.media import MAX_BYTES
+    from sluice.rows.shelf import Settled
+    from sluice.rows.stacks import Beside
+
+    if folder is not None and not folder.is_dir():
+        raise Invalid(f"there is no folder `{folder}`; give the folder that the paths in rows start in")
+    paths: Iterable[Path] = [] if folder is None else (file for file in folder.rglob("*") if file.is_file())
+    files = {file.relative_to(folder or file).as_posix(): file for file in paths}
+
+    def fetch(path: str) -> Settled:
+        with files[path].open("rb") as file:
+            return found.settle(file.read(MAX_BYTES + 1))
+
+    found = Beside(files, fetch, treat=treatment(policy, token_bytes(32)))
+    return found
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    identified = [{"kind": kind, "field": field, "count": count} for (kind, field), count in outcome.identified.items()]
+    return {
+        "row_count": outcome.row_count,
+        "split_rows": dict(outcome.split_rows),
+        "filtered_rows": outcome.filtered,
+        "identified_counts": identified,
+    }
 
 
 def quarantine(
@@ -126,32 +171,25 @@ def mapping(given: list[str]) -> dict[str, str]:
 def show_findings(session: Session, version: dataset.DatasetVersion) -> None:
     """What was repaired in the file of a version, and put aside."""
     made_of = session.client.datasets.upload_of(version.name)
-    _show_fixed(session, made_of.fixed_counts)
+    found = [(each.kind, each.field, each.count) for each in made_of.identified_counts]
+    violations.show_done(session, made_of.fixed_counts, made_of.filtered_rows, found)
     if made_of.quarantined_rows:
         show = f"sluice dataset quarantine {words.brief(version.name)}"
-        screen.hint(session, f"{made_of.quarantined_rows} rows were wrong and put aside: {show}")
-
-
-def _show_fixed(session: Session, fixed: Any) -> None:
-    if fixed:
-        kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(fixed.items()))
-        screen.hint(session, f"repaired: {kinds}")
+        asked = made_of.demands.deidentify or made_of.violation_counts.get("identifies-person", 0)
+        warning = "; they are as they came, with whatever in them identifies people" if asked else ""
+        screen.hint(session, f"{made_of.quarantined_rows} rows were wrong and put aside: {show}{warning}")
 
 
 def show_refusal(session: Session, refused: RowsRefused) -> int:
     """Why a file was refused; the exit code."""
+    upload = refused.upload
     if session.json:
-        screen.emit(refused.upload)
-    elif refused.upload.violations:
-        show_violations(refused.upload.violations)
-        counts = sorted(refused.upload.violation_counts.items())
-        screen.hint(session, ", ".join(f"{count} × {kind}" for kind, count in counts))
+        screen.emit(upload)
+    elif upload.violations:
+        violations.show(session, upload.violations, upload.violation_counts)
+    if upload.forgotten_rows:
+        screen.hint(session, f"{upload.forgotten_rows} of its rows were forgotten before and left out")
+    if upload.violations and violations.spoken():
+        exits.complain(violations.refusal(upload.file_name, sum(upload.violation_counts.values())))
+        return exits.code_of(refused)
     return exits.report(refused)
-
-
-def show_violations(violations: Any) -> None:
-    """The first of them as a table."""
-    shown = list(violations)[:MAX_VIOLATIONS_SHOWN]
-    screen.put(screen.table(shown, VIOLATIONS))
-    if len(violations) > len(shown):
-        screen.err().print(f"… and {len(violations) - len(shown)} more", style="dim")

@@ -51,7 +51,8 @@ def suite(context: Context) -> list[Finding]:
             Finding("ok", "suite", f"answers at {client.address}"),
             Finding("ok", "key", f"{who.principal} is known"),
         ]
-        return found + [_service(client, name, read) for name, read in READS.items()] + _dead_letters(client)
+        services = [_service(client, name, read) for name, read in READS.items()]
+        return [*found, *services, *_dead_letters(client), *_damaged(client)]
 
 
 def _service(client: Client, name: str, read: Callable[[Client], Any]) -> Finding:
@@ -83,3 +84,24 @@ def _dead_letters(client: Client) -> list[Finding]:
     found = f"{len(letters)} event{'s' * (len(letters) != 1)} could not be handled by {where}"
     repair = "`sluice events dead` says why; repair that, then `sluice events replay --all`"
     return [Finding("mind", "dead letters", found, repair)]
+
+
+def _damaged(client: Client) -> list[Finding]:
+    """Stored blobs that cannot be read, of all projects or, for a key of one project, of that."""
+    from kit.rpc.errors import Denied, Fault
+
+    try:
+        try:
+            found = client.storage.damaged(everywhere=True)
+        except Denied:
+            found = client.storage.damaged()
+    except Denied:
+        return []
+    except Fault as fault:
+        return [Finding("wrong", "stored blobs", fault.message, "`sluice status` tells what does not serve")]
+    if not found:
+        return [Finding("ok", "stored blobs", "none is known to be damaged")]
+    versions = {version for blob in found for version in blob.dataset_versions}
+    hit = f", with rows of {len(versions)} dataset version{'s' * (len(versions) != 1)}" if versions else ""
+    repair = "`sluice storage damaged --everywhere` says which; upload their files again, or restore a backup"
+    return [Finding("wrong", "stored blobs", f"{len(found)} cannot be read{hit}", repair)]

@@ -13,9 +13,12 @@ from sluice.client.connection import Connection
 from sluice.client.datasets import Datasets
 from sluice.client.evaluations import Evaluations
 from sluice.client.eventlog import EventLog
+from sluice.client.feeds import Feeds
+from sluice.client.governance import Erasures, Grants, Records
 from sluice.client.jobs import Jobs
 from sluice.client.models import Models
 from sluice.client.serving import Deployments, Endpoints, Rollouts
+from sluice.client.storage import Storage
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 
@@ -41,6 +44,7 @@ class AsyncClient:
         """Must be made inside a running event loop; ``timeout_s`` is the deadline of one unary call."""
         self._connection = Connection(address, api_key, project, tls=tls, timeout_s=timeout_s)
         self.datasets = Datasets(self._connection)
+        self.feeds = Feeds(self._connection)
         self.jobs = Jobs(self._connection)
         self.models = Models(self._connection)
         self.evaluations = Evaluations(self._connection)
@@ -50,6 +54,10 @@ class AsyncClient:
         self.keys = Keys(self._connection)
         self.projects = Projects(self._connection)
         self.gate_policies = GatePolicies(self._connection)
+        self.erasures = Erasures(self._connection)
+        self.grants = Grants(self._connection)
+        self.records = Records(self._connection)
+        self.storage = Storage(self._connection)
 
     @property
     def address(self) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound
-from sluice.client import criteria, names, uploads
+from sluice.client import assets as files
+from sluice.client import criteria, feeds, names, profiles, uploads
 from sluice.client.connection import Connection, gather
+from sluice.client.demands import policy
 from sluice.dataset import v1 as dataset
+from sluice.rows.demands import NO_DEMANDS, Demands
 
 
 def _ignore(progress: uploads.UploadProgress) -> None:
@@ -41,6 +44,8 @@ class Datasets:
         columns: Mapping[str, str] | None = None,
         fix: bool = False,
         quarantine: bool = False,
+        demands: Demands = NO_DEMANDS,
+        assets: str | Path | None = None,
         progress: uploads.OnProgress = _ignore,
     ) -> dataset.DatasetVersion:
         """Uploads a file as the next version of a dataset, which is created when it is new.
@@ -49,12 +54,14 @@ class Datasets:
         that broke off goes on where it stopped. With ``append`` the rows come after those of the newest version
         instead of taking their place. ``columns`` says what names in the file mean, such as {"findings": "prompt"};
         ``fix`` makes the repairs that violations propose; ``quarantine`` puts rows that are wrong aside and takes
-        the others. ``progress`` is called as bytes are hashed and sent and rows
-        checked. Raises RowsRefused (row, field, repair) when rows break the rules of the task type, Invalid
-        for a bad file.
+        the others. ``demands`` are what is asked of rows beyond their schema, such as that they identify nobody.
+        ``assets`` is the folder in which the images and sounds lie that rows name by path; those that the project has
+        are not sent. ``progress`` is called as bytes are hashed and sent and rows checked. Raises RowsRefused (row,
+        field, repair) when rows break the rules of the task type, Invalid for a bad file or a bad expression.
         """
         path = Path(path)
-        uploads.check_file(path)  # before anything is created for it
+        folder = Path(assets) if assets else None
+        uploads.check_file(path, folder)  # before anything is created for it
         wanted = dataset.Dataset(
             display_name=name,
             description=description,
@@ -64,8 +71,15 @@ class Datasets:
             classification=criteria.classification(classification),
         )
         found = await self._ensure(wanted)
-        wishes = uploads.Wishes(append, dict(columns or {}), fix, quarantine)
+        wishes = uploads.Wishes(append, dict(columns or {}), fix, quarantine, demands, folder)
         return await uploads.Sender(self._connection, progress, wishes).send(found.name, path)
+
+    async def append(self, name: str, rows: Iterable[feeds.Row], *, request_id: str = "") -> dataset.Feed:
+        """Hands a few rows to a dataset: to its default feed, or to another as `chest-xray/pacs`; see ``Feeds.append``.
+
+        Returns once they are stored. They wait in the feed until there are enough of them for a version.
+        """
+        return await feeds.Feeds(self._connection).append(name, rows, request_id=request_id)
 
     async def get(self, name: str) -> dataset.Dataset:
         """One dataset by id or display name; raises NotFound."""
@@ -94,17 +108,21 @@ class Datasets:
         modalities: Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
         classification: str = "",
+        deidentify: str | None = None,
         etag: str = "",
     ) -> dataset.Dataset:
         """Changes what is given of a dataset and leaves the rest; ``tags`` takes the place of all that are there.
 
-        ``classification`` is public, internal or sensitive. Raises Invalid when nothing is given, NotFound, and
+        ``classification`` is public, internal or sensitive; ``deidentify`` is what is done at least with every upload:
+        off, report, mask or refuse. Raises Invalid when nothing is given, NotFound, and
         Stale when ``etag`` is not the present one.
         """
         given = {"description": description, "modalities": modalities, "tags": tags}
         values: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
         if classification:
             values["classification"] = criteria.classification(classification)
+        if deidentify is not None:
+            values["deidentify"] = policy(deidentify)
         if not values:
             raise Invalid("nothing is to be changed; give a description, modalities, tags or a classification")
         wanted = dataset.Dataset(name=names.dataset(self._connection.project, name), etag=etag, **values)
@@ -168,6 +186,63 @@ class Datasets:
         )
         async for piece in self._connection.stream(self._versions.ReadRecordBatches, request):
             yield piece.ipc
+
+    async def asset(self, version: str, digest: str, *, png: bool = False, frame: int = 0) -> bytes:
+        """The bytes of an image or a sound that rows of a version name, as they came or, with ``png``, as PNG.
+
+        A DICOM file becomes PNG as a viewer shows it at first; of one with several, ``frame`` (from 0) is shown.
+        Raises NotFound when no row of the version names it, Invalid when it cannot be shown.
+        """
+        name = await self.numbered(version)
+        async for _, content in files.read(self._connection, name, [digest], png=png, frame=frame):
+            return content
+        raise NotFound(f"no row of `{name}` names the asset `{digest}`", resource=("Asset", digest))
+
+    async def asset_contents(self, version: str, digests: Sequence[str], *, png: bool = False) -> AsyncIterator[bytes]:
+        """The same for many, in the order of the digests, in few calls."""
+        async for _, content in files.read(self._connection, await self.numbered(version), digests, png=png):
+            yield content
+
+    async def assets(self, version: str, limit: int = 0) -> builtins.list[dataset.Asset]:
+        """What is known of the images and sounds that rows of a version name, by digest: type, bytes, pixels."""
+        return await gather(files.list_of(self._connection, await self.numbered(version), limit))
+
+    async def statistics(
+        self, version: str, *, progress: profiles.OnRows = profiles.ignore
+    ) -> dataset.VersionStatistics:
+        """What the rows of `bank-intents@3` are like: splits, lengths, labels, languages, images; never what they say.
+
+        The first to ask waits, and ``progress`` is called as rows are looked at. Raises NotFound, and Exhausted
+        (LIMIT_EXCEEDED) for a version that is too large.
+        """
+        return await profiles.statistics(self._connection, await self.numbered(version), progress)
+
+    async def duplicates(
+        self, version: str, *, progress: profiles.OnRows = profiles.ignore
+    ) -> dataset.VersionDuplicates:
+        """Which rows of a version say the same as others, or nearly so, and which held-out rows are in train as well.
+
+        Rows are told by number, from 1. Waits and raises as ``statistics``.
+        """
+        return await profiles.duplicates(self._connection, await self.numbered(version), progress)
+
+    async def diff(
+        self, base: str, version: str, *, progress: profiles.OnRows = profiles.ignore
+    ) -> dataset.VersionDifference:
+        """Which rows `bank-intents@2` has beyond those of `bank-intents@1`, which comes first, and which it lacks.
+
+        Rows are told by number, from 1, and count as often as they are there. Waits and raises as ``statistics``,
+        and Invalid for versions of two datasets.
+        """
+        return await profiles.diff(self._connection, await self.numbered(base), await self.numbered(version), progress)
+
+    async def preview(
+        self, version: str, rows: int = 5, *, split: str = "", start: int = 1
+    ) -> builtins.list[dict[str, Any]]:
+        """Some rows as they are stored, without what is null; ``start`` counts from 1, within the split if given."""
+        if rows < 1 or start < 1:
+            raise Invalid("rows are counted from 1; give a number of rows and a first row of 1 or more")
+        return await profiles.preview(self.arrow_pieces(version, split, (), start - 1, rows))
 
     async def _ensure(self, wanted: dataset.Dataset) -> dataset.Dataset:
         """The dataset of that name, made or brought up to date."""

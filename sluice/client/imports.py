@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kit.rpc.errors import Invalid
+from sluice.client.chunks import CHUNK_BYTES
 from sluice.client.connection import Connection
-from sluice.client.uploads import CHUNK_BYTES, OnProgress, UploadProgress
+from sluice.client.uploads import OnProgress, UploadProgress
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 

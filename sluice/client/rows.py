@@ -9,29 +9,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kit.rpc.errors import Invalid
+from sluice.client import pictures
 from sluice.rows.streams import Stream
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+    from PIL import Image
 
 #: Rows that a worker of a data loader asks for at a time.
 SHARD_ROWS = 16_384
 READ_BYTES = 1 << 20
+#: Rows whose images are in memory at once.
+DECODED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class OpenedVersion:
     """What ``client.datasets.open("bank-intents@3", split="train")`` gives.
 
-    ``pieces(start, most)`` asks the suite for an Arrow stream of rows from ``start`` on. ``reopen`` gives the same
-    in another process.
+    ``pieces(start, most)`` asks the suite for an Arrow stream of rows from ``start`` on, ``assets(digests, png)`` for
+    the bytes of what rows name. ``reopen`` gives the same in another process.
     """
 
     name: str
     split: str
     row_count: int
     pieces: Callable[[int, int], Iterator[bytes]]
+    assets: Callable[[Sequence[str], bool], Iterator[bytes]]
     reopen: Callable[[], OpenedVersion] = field(repr=False)
 
     def __len__(self) -> int:
@@ -50,28 +55,55 @@ class OpenedVersion:
         frame: pl.DataFrame = _library("polars").from_arrow(self.arrow())
         return frame
 
-    def dataset(self) -> Any:
-        """All rows as a ``datasets.Dataset``, which trainers take."""
-        return _library("datasets").Dataset(self.arrow())
+    def dataset(self, *, images: bool = False) -> Any:
+        """All rows as a ``datasets.Dataset``, which trainers take.
 
-    def torch(self, shard_rows: int = SHARD_ROWS) -> Any:
+        With ``images`` the digests in rows become images (Pillow's), lists of frames and sounds (`array` and
+        `sampling_rate`), fetched and decoded when a row is looked at.
+        """
+        rows = _library("datasets").Dataset(self.arrow())
+        return rows.with_transform(pictures.Decoding(self.reopen, self.contents)) if images else rows
+
+    def torch(self, shard_rows: int = SHARD_ROWS, *, images: bool = False) -> Any:
         """The rows as an ``IterableDataset`` that a torch ``DataLoader`` takes; each worker reads its own shards.
 
-        With workers, give the loader ``multiprocessing_context="spawn"``: a connection does not survive a fork.
+        With ``images`` each image is a tensor of shape (channels, height, width), uint8; see ``dataset``. With workers,
+        give the loader ``multiprocessing_context="spawn"``: a connection does not survive a fork.
         """
         starts = list(range(0, self.row_count, shard_rows)) or [0]
-        given = {"starts": starts, "shard_rows": shard_rows, "reopen": self.reopen}
+        given = {"starts": starts, "shard_rows": shard_rows, "reopen": self.reopen, "images": images}
         return _library("datasets").IterableDataset.from_generator(_rows, gen_kwargs=given).with_format("torch")
+
+    def contents(self, digests: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of images and sounds that rows name, in this order. Raises NotFound for others."""
+        yield from self.assets(digests, False)
+
+    def asset(self, digest: str, *, png: bool = False) -> bytes:
+        """The bytes of one, as they came; with ``png`` as PNG, made by the suite. Raises NotFound."""
+        return b"".join(self.assets([digest], png))
+
+    def image(self, digest: str) -> Image.Image:
+        """An image that rows name, decoded (Pillow's); of a DICOM file as a viewer shows it at first."""
+        return pictures.image_of(self.asset(digest))
 
     def _stream(self, start: int, most: int) -> pa.RecordBatchStreamReader:
         return _library("pyarrow").ipc.open_stream(io.BufferedReader(Stream(self.pieces(start, most)), READ_BYTES))
 
 
-def _rows(starts: Sequence[int], shard_rows: int, reopen: Callable[[], OpenedVersion]) -> Iterator[dict[str, Any]]:
+def _rows(
+    starts: Sequence[int], shard_rows: int, reopen: Callable[[], OpenedVersion], images: bool = False
+) -> Iterator[dict[str, Any]]:
     opened = reopen()
     for start in starts:
         for batch in opened.batches(start, shard_rows):
-            yield from batch.to_pylist()
+            yield from _illustrated(batch, opened) if images else batch.to_pylist()
+
+
+def _illustrated(batch: pa.RecordBatch, opened: OpenedVersion) -> Iterator[dict[str, Any]]:
+    for place in range(0, len(batch), DECODED_AT_ONCE):
+        columns = pictures.decoded(batch.slice(place, DECODED_AT_ONCE).to_pydict(), opened.contents)
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
 
 
 def _library(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,19 @@ from typing import Self
 import grpc
 
 from kit.rpc.errors import Invalid
-from sluice.client import access, aio, datasets, evaluations, eventlog, jobs, models, serving
+from sluice.client import (
+    access,
+    aio,
+    datasets,
+    evaluations,
+    eventlog,
+    feeds,
+    governance,
+    jobs,
+    models,
+    serving,
+    storage,
+)
 from sluice.client.blocking import Facade, LoopThread, blocking, iterating
 from sluice.client.rows import OpenedVersion
 
@@ -23,6 +35,7 @@ class Datasets(Facade):
         self._client = client
 
     upload = blocking(datasets.Datasets.upload)
+    append = blocking(datasets.Datasets.append)
     get = blocking(datasets.Datasets.get)
     list = blocking(datasets.Datasets.list)
     update = blocking(datasets.Datasets.update)
@@ -32,6 +45,13 @@ class Datasets(Facade):
     arrow_pieces = iterating(datasets.Datasets.arrow_pieces)
     upload_of = blocking(datasets.Datasets.upload_of)
     quarantine = iterating(datasets.Datasets.quarantine)
+    asset = blocking(datasets.Datasets.asset)
+    asset_contents = iterating(datasets.Datasets.asset_contents)
+    assets = blocking(datasets.Datasets.assets)
+    statistics = blocking(datasets.Datasets.statistics)
+    duplicates = blocking(datasets.Datasets.duplicates)
+    diff = blocking(datasets.Datasets.diff)
+    preview = blocking(datasets.Datasets.preview)
 
     def open(self, version: str, split: str = "", columns: Sequence[str] = ()) -> OpenedVersion:
         """A version's rows, or one split's, as a ``datasets.Dataset``, a Polars frame, a torch dataset or Arrow.
@@ -44,7 +64,29 @@ class Datasets(Facade):
         rows = found.split_rows[split] if split else found.row_count
         pieces = partial(self.arrow_pieces, found.name, split, tuple(columns))
         reopen = partial(_open, self._client, found.name, split, tuple(columns))
-        return OpenedVersion(found.name, split, rows, pieces, reopen)
+
+        def assets(digests: Sequence[str], png: bool) -> Iterator[bytes]:
+            return self.asset_contents(found.name, digests, png=png)
+
+        return OpenedVersion(found.name, split, rows, pieces, assets, reopen)
+
+
+class Feeds(Facade):
+    """``client.feeds``."""
+
+    create = blocking(feeds.Feeds.create)
+    get = blocking(feeds.Feeds.get)
+    list = blocking(feeds.Feeds.list)
+    update = blocking(feeds.Feeds.update)
+    append = blocking(feeds.Feeds.append)
+    flush = blocking(feeds.Feeds.flush)
+
+
+class Storage(Facade):
+    """``client.storage``."""
+
+    damaged = blocking(storage.Storage.damaged)
+    scrub = blocking(storage.Storage.scrub)
 
 
 class Jobs(Facade):
@@ -139,6 +181,31 @@ class GatePolicies(Facade):
     list = blocking(access.GatePolicies.list)
 
 
+class Erasures(Facade):
+    """``client.erasures``."""
+
+    create = blocking(governance.Erasures.create)
+    get = blocking(governance.Erasures.get)
+    list = blocking(governance.Erasures.list)
+    watch = iterating(governance.Erasures.watch)
+
+
+class Grants(Facade):
+    """``client.grants``."""
+
+    give = blocking(governance.Grants.give)
+    take = blocking(governance.Grants.take)
+    list = blocking(governance.Grants.list)
+    govern = blocking(governance.Grants.govern)
+
+
+class Records(Facade):
+    """``client.records``."""
+
+    audit = blocking(governance.Records.audit)
+    models = blocking(governance.Records.models)
+
+
 class EventLog(Facade):
     """``client.events(…)``."""
 
@@ -174,6 +241,7 @@ class Client(Facade):
         super().__init__(loop, self._client)
         again = partial(Client, address, api_key, project, tls=tls, timeout_s=timeout_s)
         self.datasets = Datasets(loop, self._client.datasets, again)
+        self.feeds = Feeds(loop, self._client.feeds)
         self.jobs = Jobs(loop, self._client.jobs)
         self.models = Models(loop, self._client.models)
         self.evaluations = Evaluations(loop, self._client.evaluations)
@@ -183,6 +251,10 @@ class Client(Facade):
         self.keys = Keys(loop, self._client.keys)
         self.projects = Projects(loop, self._client.projects)
         self.gate_policies = GatePolicies(loop, self._client.gate_policies)
+        self.erasures = Erasures(loop, self._client.erasures)
+        self.grants = Grants(loop, self._client.grants)
+        self.records = Records(loop, self._client.records)
+        self.storage = Storage(loop, self._client.storage)
 
     train = blocking(aio.AsyncClient.train)
     recipe = blocking(aio.AsyncClient.recipe)

@@ -10,18 +10,20 @@ import asyncio
 import hashlib
 import json
 import uuid
-import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kit.rpc.errors import Corrupt, Fault, Internal, Invalid, NotFound, StateConflict, Unavailable
+from sluice.client import assets, demands
+from sluice.client.chunks import CHUNK_BYTES, chunks
 from sluice.client.connection import Connection
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
+from sluice.rows.demands import NO_DEMANDS, Demands
 
-CHUNK_BYTES = 1 << 20
 #: Breaks in a row that bring no byte further before the upload gives up.
 MAX_BREAKS = 6
 #: Failed or expired uploads of the same content that are looked past for a fresh one.
@@ -29,13 +31,17 @@ MAX_GENERATIONS = 100
 COMMIT_TIMEOUT_S = 600.0
 #: RFC 9562 name space of the request ids of uploads.
 UPLOADS = uuid.UUID("6f1b7c52-6a0f-4f0e-9c3b-6d3c1f0f7a10")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.zst", ".tzst")
 OVER = (dataset.UPLOAD_STATE_COMMITTED, dataset.UPLOAD_STATE_FAILED, dataset.UPLOAD_STATE_EXPIRED)
 
 
 class UploadProgress(NamedTuple):
-    """How far an upload is: bytes while hashing and sending, rows while checking (``total`` is then 0)."""
+    """How far an upload is: bytes while hashing and sending, rows while checking (``total`` is then 0).
 
-    phase: Literal["hashing", "sending", "checking"]
+    Files beside the rows are hashed in the phase ``listing`` and sent in the phase ``assets``.
+    """
+
+    phase: Literal["hashing", "listing", "assets", "sending", "checking"]
     done: int
     total: int
 
@@ -51,11 +57,15 @@ class Wishes:
     columns: Mapping[str, str] = field(default_factory=dict)
     fix: bool = False
     quarantine: bool = False
+    demands: Demands = NO_DEMANDS
+    assets: Path | None = None
 
     def __str__(self) -> str:
         """The same for the same wishes, and empty for none: the identity of an upload has it."""
         flags = [name for name in ("append", "fix", "quarantine") if getattr(self, name)]
-        return "".join(f"\n{each}" for each in (*flags, *map(json.dumps, sorted(self.columns.items()))))
+        asked = demands.message(self.demands).SerializeToString(deterministic=True).hex()
+        wishes = (*flags, *map(json.dumps, sorted(self.columns.items())), *([asked] if asked else []))
+        return "".join(f"\n{each}" for each in wishes)
 
 
 class RowsRefused(StateConflict):
@@ -88,24 +98,31 @@ class Sender:
         self._versions = dataset.DatasetVersionServiceStub(connection.channel)
 
     async def send(self, parent: str, path: Path) -> dataset.DatasetVersion:
-        """Sends ``path`` to the dataset ``parent`` and returns the version it became.
+        """Sends ``path``, and what lies beside it, to the dataset ``parent`` and returns the version it became.
 
         Raises Invalid for a file that is missing or empty, RowsRefused for rows that break the rules, Corrupt
         when the suite holds other bytes than were sent, Unavailable when it stays away.
         """
         size, digest = await asyncio.to_thread(_measure, path, self._progress)
-        upload = await self._open(parent, path.name, size, digest)
+        folder = self._wishes.assets
+        beside = await assets.lying_in(folder, partial(self._told, "listing")) if folder else []
+        upload = await self._open(parent, path.name, size, digest, assets.identity(beside))
         if upload.state == dataset.UPLOAD_STATE_OPEN:
+            await assets.send(self._connection, upload.name, beside, partial(self._told, "assets"))
             await self._send_all(upload, path)
         upload = await self._checked(upload.name)
         if upload.state != dataset.UPLOAD_STATE_COMMITTED:
             raise RowsRefused(upload)
         return await self._verified(upload.dataset_version, digest)
 
-    async def _open(self, parent: str, file_name: str, size: int, digest: str) -> dataset.Upload:
+    def _told(self, phase: Literal["listing", "assets", "sending"], done: int, total: int) -> None:
+        self._progress(UploadProgress(phase, done, total))
+
+    async def _open(self, parent: str, file_name: str, size: int, digest: str, beside: str) -> dataset.Upload:
         """The upload of this content: an unfinished or finished one where there is one, else a new one."""
+        asked = demands.message(self._wishes.demands)
         for generation in range(MAX_GENERATIONS):
-            seed = f"{parent}\n{file_name}\n{digest}\n{generation}{self._wishes}"
+            seed = f"{parent}\n{file_name}\n{digest}\n{generation}{self._wishes}{beside and chr(10) + beside}"
             request = dataset.CreateUploadRequest(
                 parent=parent,
                 file_name=file_name,
@@ -116,6 +133,7 @@ class Sender:
                 columns=self._wishes.columns,
                 fix=self._wishes.fix,
                 on_error=dataset.ON_ERROR_QUARANTINE if self._wishes.quarantine else dataset.ON_ERROR_UNSPECIFIED,
+                demands=asked if asked.ByteSize() else None,  # so that who asks nothing says nothing
             )
             created: dataset.CreateUploadResponse = await self._connection.call(self._uploads.CreateUpload, request)
             try:  # a repeat gives the first answer, so read what has become of it
@@ -142,16 +160,29 @@ class Sender:
                 await self._send_once(upload, path)
                 return
             except Fault as fault:
-                if not _passing(fault) or breaks == MAX_BREAKS:
+                if not _passing(fault) or breaks >= MAX_BREAKS:
                     raise
+            upload, breaks = await self._after_break(upload, breaks)
+            breaks = 0 if upload.committed_bytes > before else breaks
+
+    async def _after_break(self, upload: dataset.Upload, breaks: int) -> tuple[dataset.Upload, int]:
+        """The upload as soon as somebody tells of it, and how many breaks in a row there were."""
+        while True:
             await asyncio.sleep(min(0.1 * 2**breaks, 3.0))
-            upload = await self._present(upload.name)
-            breaks = 0 if upload.committed_bytes > before else breaks + 1
+            breaks += 1
+            try:
+                return await self._present(upload.name), breaks
+            except Unavailable:
+                if breaks >= MAX_BREAKS:
+                    raise
 
     async def _send_once(self, upload: dataset.Upload, path: Path) -> None:
+        if self._wishes.demands.tokenizer:
+            pieces = demands.tokenizer_pieces(upload.name, self._wishes.demands.tokenizer)
+            await self._connection.send(self._uploads.WriteTokenizer, _as_they_come(pieces))
         if upload.committed_bytes < upload.size_bytes:
-            chunks = _chunks(upload, path, self._progress)
-            await self._connection.send(self._uploads.WriteUpload, chunks)
+            sending = chunks(upload, path, partial(self._told, "sending"))
+            await self._connection.send(self._uploads.WriteUpload, sending)
         request = dataset.CommitUploadRequest(name=upload.name)
         await self._connection.call(self._uploads.CommitUpload, request, timeout_s=COMMIT_TIMEOUT_S)
 
@@ -180,8 +211,10 @@ class Sender:
         return version
 
 
-def check_file(path: Path) -> None:
-    """Raises Invalid for a path that is no file, or one without a byte."""
+def check_file(path: Path, folder: Path | None = None) -> None:
+    """Raises Invalid for a path that is no file, one without a byte, and an archive with a folder beside it."""
+    if folder is not None and path.name.lower().endswith(ARCHIVES):
+        raise Invalid(f"`{path}` has its images in it; give a folder of assets beside a file of rows alone")
     if not path.is_file():
         raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
     if not path.stat().st_size:
@@ -212,15 +245,8 @@ def _passing(fault: Fault) -> bool:
     return isinstance(fault, Unavailable) or broken or fault.reason == errors.ERROR_REASON_WRONG_OFFSET
 
 
-async def _chunks(
-    upload: dataset.Upload, path: Path, progress: OnProgress
-) -> AsyncIterator[dataset.WriteUploadRequest]:
-    offset, name = upload.committed_bytes, upload.name
-    with path.open("rb") as file:
-        file.seek(offset)
-        while chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, upload.size_bytes - offset)):
-            yield dataset.WriteUploadRequest(name=name, offset=offset, data=chunk, crc32=zlib.crc32(chunk))
-            offset, name = offset + len(chunk), ""
-            progress(UploadProgress("sending", offset, upload.size_bytes))
-    if offset < upload.size_bytes:
-        raise Invalid(f"`{path}` became shorter while it was sent; leave it alone and upload it again")
+async def _as_they_come(
+    pieces: Iterator[dataset.WriteTokenizerRequest],
+) -> AsyncIterator[dataset.WriteTokenizerRequest]:
+    for piece in pieces:
+        yield piece

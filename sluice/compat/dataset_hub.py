@@ -23,8 +23,11 @@ class DatasetHub:
         modalities: Sequence[str] = (),
         description: str = "",
         tags: Mapping[str, str] | None = None,
+        assets: str | Path | None = None,
     ) -> str:
         """Uploads a file and returns the id of its dataset, such as `medical-chest-xray-report`.
+
+        ``assets`` is the folder in which the images lie that rows name.
 
         The id means the newest version wherever a dataset is asked for; `id@3` means the third. Raises
         RowsRefused with row, field and repair when the rows break the rules of the task type.
@@ -37,5 +40,6 @@ class DatasetHub:
                 modalities=modalities,
                 description=description,
                 tags=tags,
+                assets=assets,
             )
         return short(version.name).partition("@")[0]

@@ -9,7 +9,7 @@ from sluice.rows.conventions import Turn, messages_of, prompt_of, turns_of
 from sluice.rows.violations import RefusedError, Replace, missing, shape, text
 
 _REJECTED = ("rejected", "rejected_response", "rejected_messages")
-_VERDICTS = ("label", "kto_tag")
+VERDICTS = ("label", "kto_tag")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -35,7 +35,7 @@ def pair_of(row: dict[str, object]) -> tuple[list[Turn], list[Turn], list[Turn]]
 
 def verdict_of(row: dict[str, object]) -> tuple[list[Turn], list[Turn], bool]:
     """Prompt, completion and whether it is a good one; RefusedError when there is no verdict."""
-    name = next((name for name in _VERDICTS if name in row), "label")
+    name = next((name for name in VERDICTS if name in row), "label")
     if name not in row:
         raise missing(name, row, "give each row `label`: true or false", ("prompt", "completion"))
     good = _truth(row[name], name)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sluice.rows import pieces
+from sluice.rows.mentions import Mention
 from sluice.rows.violations import RefusedError, Replace, missing, near, proposal, shape, text
 
 ROLES = ("system", "user", "assistant")
@@ -19,11 +21,12 @@ _NO_TOOLS = "conversations with tools are not supported yet; take those rows out
 
 
 class Turn(NamedTuple):
-    """A message, and the field of the row it came from."""
+    """A message, the field of the row it came from, and the images and the like that it names."""
 
     role: str
     content: str
     field: str
+    mentions: tuple[Mention, ...] = ()
 
 
 class Pair(NamedTuple):
@@ -44,6 +47,8 @@ PAIRS = (
     Pair("query", "response"),  # ms-swift
     Pair("prompt", "completion"),  # TRL, OpenAI's older one
     Pair("question", "answer"),
+    Pair("question", "output"),  # VQA sets
+    Pair("findings", "impression"),  # radiology reports
 )
 
 
@@ -137,8 +142,8 @@ def _listed(messages: object, name: str, role: str, content: str, role_of: Calla
                 lost = missing(key, message, f"add `{key}`", (role, content))
                 raise RefusedError(f"{field}.{key}", lost.kind, lost.expected, lost.found, lost.repair, lost.fix)
         _refuse_others(message, field, (role, content))
-        said = _content(message[content], f"{field}.{content}")
-        turns.append(Turn(role_of(message[role], f"{field}.{role}"), said, f"{field}.{content}"))
+        said, mentions = _content(message[content], f"{field}.{content}")
+        turns.append(Turn(role_of(message[role], f"{field}.{role}"), said, f"{field}.{content}", tuple(mentions)))
     return turns
 
 
@@ -151,17 +156,8 @@ def _refuse_others(message: dict[str, object], field: str, known: tuple[str, str
             raise RefusedError(field, "unknown-field", f"only `{known[0]}` and `{known[1]}`", shape(value), repair)
 
 
-def _content(value: object, field: str) -> str:
-    if not isinstance(value, list):
-        return text(value, field)
-    parts = []
-    for index, part in enumerate(value):
-        here = f"{field}[{index}]"
-        if not isinstance(part, dict) or part.get("type") != "text":
-            repair = "take images, audio and files out; this task type takes text"
-            raise RefusedError(here, "unsupported-content", "a part of type text", shape(part), repair)
-        parts.append(text(part.get("text"), f"{here}.text"))
-    return text("".join(parts), field)
+def _content(value: object, field: str) -> tuple[str, list[Mention]]:
+    return pieces.read(value, field) if isinstance(value, list) else (text(value, field), [])
 
 
 def _role(value: object, field: str) -> str:

@@ -1,18 +1,29 @@
 """A file of rows into parts, or what is wrong with it; where either goes is not known here."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
-from sluice.rows.checking import Rules, check_frame
-from sluice.rows.formats import read_frames
+from sluice.rows.assets import Shelf, settling
+from sluice.rows.checking import Checked, Rules, check_frame
+from sluice.rows.columns import WITHOUT_ASSETS
+from sluice.rows.demands import steps
+from sluice.rows.demands.lengths import BadTokenizer
+from sluice.rows.demands.step import Step
+from sluice.rows.frames import Cut, Frame
+from sluice.rows.ids import SeenIds, Twins
+from sluice.rows.inline import inlined
+from sluice.rows.mentions import EVERY_NAME
 from sluice.rows.names import SPLITS
 from sluice.rows.parts import Gathering, Part, encode
+from sluice.rows.recall import Recall
 from sluice.rows.schemas import SCHEMAS
+from sluice.rows.stacks import ALONE, Beside, Stack, stacks
 from sluice.rows.violations import Violation
 
 A = TypeVar("A")
@@ -30,7 +41,8 @@ class Outcome:
     """What became of a file. Unless it is `accepted`, what the sink got is of no use.
 
     `violations` are the first 100, `counts` all of them by kind; `fixed` are repairs made, by kind; `put_aside` is the
-    number of rows in quarantine, and `file_wrong` whether the file as a whole is.
+    number of rows in quarantine, `filtered` that of rows which were not wanted, and `file_wrong` whether the file as a
+    whole is wrong; `forgotten` rows were left out. `identified` counts what identifies people, by kind and path.
     """
 
     quarantine: bool = False
@@ -40,6 +52,9 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     fixed: Counter[str] = field(default_factory=Counter)
     put_aside: int = 0
+    filtered: int = 0
+    forgotten: int = 0
+    identified: Counter[tuple[str, str]] = field(default_factory=Counter)
     file_wrong: bool = False
 
     @property
@@ -60,6 +75,20 @@ class Outcome:
             if len(self.violations) < MAX_VIOLATIONS:
                 self.violations.append(each)
 
+    def take(self, found: Checked) -> None:
+        """Count what came of a frame, but for its rows."""
+        self.add(found.violations)
+        self.fixed.update(found.fixed)
+        self.identified.update(found.identified)
+        self.filtered += found.filtered
+
+    def close(self) -> None:
+        """See to it that a file without any rows is none that is right."""
+        if not self.row_count and not self.counts:
+            found = "none that is kept" if self.filtered else "none"
+            repair = "keep more of them" if self.filtered else "give a file with rows in it"
+            self.add([Violation(0, "", "no-rows", "at least one row", found, repair)])
+
 
 def convert(
     file: BinaryIO,
@@ -68,24 +97,40 @@ def convert(
     sink: Callable[[Part], None] = lambda part: None,
     progress: Callable[[int], None] = lambda rows: None,
     aside: Callable[[bytes], None] = lambda lines: None,
+    beside: Beside = ALONE,
+    before: Callable[[], SeenIds] = SeenIds,
 ) -> Outcome:
     """Give the canonical rows of a file to the sink, part by part, in the order of the file.
 
     `progress` gets the number of rows checked so far, after each frame; `aside` gets rows that are put aside, as JSON
-    lines with what is wrong. Blocks: call it in a thread. Raises UnknownFormatError for the file's name and KeyError
-    for the schema's, both before reading.
+    lines with what is wrong; `beside` has the images and the like that rows name; `before` gives the ids of the
+    version that the rows are appended to. Blocks: call it in a thread.
+    Raises UnknownFormatError for the file's name, KeyError for the schema's and Invalid for demands that cannot be
+    met, all before reading.
     """
     SCHEMAS[rules.row_schema]
-    outcome, gathering = Outcome(rules.quarantine), Gathering()
-    cuts = read_frames(file, file_name)
+    outcome, gathering, twins = Outcome(rules.quarantine), Gathering(), Twins(before)
+    recall = Recall(rules.forgotten)
+    try:
+        demanded = steps(rules.demands, rules.row_schema, *([recall.after] if rules.forgotten else []))
+    except BadTokenizer:
+        repair = "give the tokenizer.json of the model"
+        outcome.add(
+            [Violation(0, "", "unusable-tokenizer", "a tokenizer.json", "a file that is none, or fails", repair)]
+        )
+        return outcome
+    reading = stacks(file, file_name, rules.row_schema, beside, fix=rules.fix)
 
-    def tables() -> Iterator[pa.Table]:
+    def tables(found_stacks: Iterator[Stack]) -> Iterator[pa.Table]:
         checked = 0
-        for found in _in_order(lambda cut: check_frame(cut(), rules), cuts, CHECKERS, ahead=1):
-            outcome.add(found.violations)
-            outcome.fixed.update(found.fixed)
-            checked += found.looked_at
+        work = _checks(found_stacks, rules, [recall] if rules.forgotten else [], demanded)
+        for found in _in_order(lambda check: check(), work, CHECKERS, ahead=1):
+            _refuse_twins(found, twins, rules)
+            outcome.take(found)
+            checked += len(found.frame)
             progress(checked)
+            if found.aside and rules.forgotten:
+                found.aside = recall.put_aside(found.aside, rules.columns)
             if found.aside:
                 outcome.put_aside += len(found.aside)
                 aside(b"".join(found.aside))
@@ -97,14 +142,49 @@ def convert(
                 yield from gathering.add(found.rows)
         yield from gathering.rest()
 
-    for part in _in_order(encode, tables(), ENCODERS, ahead=0):
-        outcome.row_count += part.row_count
-        for split, rows in part.split_rows.items():
-            outcome.split_rows[split] += rows
-        sink(part)
-    if not outcome.row_count and not outcome.counts:
-        outcome.add([Violation(0, "", "no-rows", "at least one row", "none", "upload a file with rows in it")])
+    with reading as found_stacks:
+        for part in _in_order(encode, tables(found_stacks), ENCODERS, ahead=0):
+            outcome.row_count += part.row_count
+            for split, rows in part.split_rows.items():
+                outcome.split_rows[split] += rows
+            sink(part)
+    outcome.forgotten, outcome.filtered = recall.rows + recall.aside, outcome.filtered - recall.rows
+    outcome.close()
     return outcome
+
+
+def _checks(
+    found: Iterator[Stack], rules: Rules, first: Sequence[Step], demanded: Sequence[Step]
+) -> Iterator[Callable[[], Checked]]:
+    """What is to be done for each frame, in the order of the file."""
+    for stack in found:
+        mine = replace(rules, columns={**stack.columns, **rules.columns}) if stack.columns else rules
+        bare = rules.row_schema in WITHOUT_ASSETS
+        assets = [] if bare else [settling(stack.shelf)]
+        todo = [*first, *assets, *demanded]  # of rows that are forgotten no asset is kept either
+        for cut in stack.cuts:
+            yield partial(_check, cut if bare else partial(_inlined, cut, stack.shelf, mine), mine, todo, stack.file)
+
+
+def _inlined(cut: Cut, shelf: Shelf, rules: Rules) -> Frame:
+    return inlined(cut(), shelf.take, [name for name, meaning in rules.columns.items() if meaning in EVERY_NAME])
+
+
+def _check(cut: Cut, rules: Rules, todo: Sequence[Step], file: str) -> Checked:
+    checked = check_frame(cut(), rules, todo)
+    if file:
+        checked.file = file
+        checked.violations = [replace(violation, file=file) for violation in checked.violations]
+    return checked
+
+
+def _refuse_twins(found: Checked, twins: Twins, rules: Rules) -> None:
+    """Take out the rows whose id another row had before."""
+    if not len(found.rows):
+        return
+    if wrong := twins.find(found.rows.column("id"), found.numbers, found.file):
+        found.refuse(wrong, quarantine=rules.quarantine)
+        found.violations.sort(key=lambda each: each.row)
 
 
 def _in_order(work: Callable[[A], B], items: Iterator[A], threads: int, *, ahead: int) -> Iterator[B]:

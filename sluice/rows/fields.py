@@ -22,14 +22,18 @@ def matches_of(row: dict[str, object]) -> tuple[str, list[str], list[str]]:
     return text(row[query], query), found, _texts(row[negatives], negatives) if negatives else []
 
 
-def labels_of(row: dict[str, object]) -> tuple[str, list[str]]:
-    """Text and labels (one at least) of a row; numbers are labels as well. RefusedError when it has none."""
-    content, label = _first(row, TEXT), _first(row, LABEL)
+def labels_of(row: dict[str, object], *, bare: bool = False) -> tuple[str, list[str]]:
+    """Text and labels (one at least) of a row; numbers are labels as well. RefusedError when it has none.
+
+    A `bare` row need have no text: it is about something else, such as an image.
+    """
+    bare = bare and not any(name in row for name in TEXT)
+    content, label = "" if bare else _first(row, TEXT), _first(row, LABEL)
     value = row[label]
     labels = [_label(each, label) for each in (value if isinstance(value, list) else [value])]
     if not labels:
         raise RefusedError(label, "empty-list", "one label at least", "an empty list", "fill it in or drop the row")
-    return text(row[content], content), labels
+    return "" if bare else text(row[content], content), labels
 
 
 def _first(row: dict[str, object], names: Sequence[str]) -> str:

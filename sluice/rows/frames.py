@@ -21,13 +21,15 @@ class Frame:
 
     `numbers` are the rows' own, from 1 (in JSONL the lines), shape (rows,). `columns` are the rows as a table, or
     None where they do not fit into one. `row(i)` is the JSON of the i-th row. `refused` are rows, or a whole file,
-    that could not even be cut out, each with what can be shown of it; they are not among the numbers.
+    that could not even be cut out, each with what can be shown of it; they are not among the numbers. `fixed` are the
+    kinds of what was repaired before rows were cut out.
     """
 
     numbers: Numbers
     columns: pa.Table | None
     row: Callable[[int], bytes]
     refused: list[tuple[Violation, bytes]] = field(default_factory=list)
+    fixed: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -50,7 +52,7 @@ def wrong_file(kind: str, expected: str, found: str, repair: str) -> Cut:
 def of_table(table: pa.Table, first: int) -> Frame:
     """The rows of a table of which the first has the number `first`; a null is as if the field were absent.
 
-    Bytes are text where they are UTF-8, as other writers of Parquet have it, and else no field at all.
+    Bytes are text where they are UTF-8, as other writers of Parquet have it, and else a column and no field of a row.
     """
     if len(set(table.column_names)) < len(table.column_names):
         return wrong_file(
@@ -67,26 +69,37 @@ def of_table(table: pa.Table, first: int) -> Frame:
     numbers = np.arange(first, first + len(table))
     if not plain.column_names:
         return Frame(numbers, None, lambda _: b"{}")
+    return Frame(numbers, plain, json_of(plain))
+
+
+def json_of(table: pa.Table) -> Callable[[int], bytes]:
+    """What gives the JSON of the i-th row, without columns of bytes."""
+    table = table.select([each.name for each in table.schema if not _is_bytes(each.type)])
+    if not table.column_names:
+        return lambda _: b"{}"
 
     def row(index: int) -> bytes:
-        values = plain.slice(index, 1).to_pylist()[0]
+        values = table.slice(index, 1).to_pylist()[0]
         return msgspec.json.encode({name: value for name, value in values.items() if value is not None}, enc_hook=str)
 
-    return Frame(numbers, plain, row)
+    return row
 
 
 def _as_text(table: pa.Table) -> pa.Table:
-    """The table with text in place of bytes, without columns of other bytes."""
+    """The table with text in place of bytes, where all of a column are that."""
     for name in table.column_names:
-        kind = table.schema.field(name).type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        if _is_bytes(table.schema.field(name).type):
             try:
                 text = table.column(name).cast(pa.string())
             except pa.ArrowInvalid:
-                table = table.drop_columns([name])
+                continue
             else:
                 table = table.set_column(table.schema.get_field_index(name), name, text)
     return table
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from sluice.rows.formats.encodings import recoded
 from sluice.rows.violations import RefusedError, Rename
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
@@ -12,6 +13,8 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 def repaired(raw: bytes, error: RefusedError) -> bytes | None:
     """The row with the error's repair made; None where it proposes none, or none that changes anything."""
+    if error.kind == "wrong-encoding":
+        return recoded(raw)
     if error.fix is None:
         return None
     row = msgspec.json.decode(raw)

@@ -1,85 +1,44 @@
 """The row schemas: one function a schema, from the bytes of a row in any convention to its canonical bytes.
 
-Canonical rows are JSON in UTF-8 with the fields of the classes below, of which `id`, `group` and `tags` are there where
-the row had them. Other fields of a row are dropped.
+Canonical rows are JSON in UTF-8 with the fields of `sluice.rows.canonical`, of which `id`, `group` and `tags`, and
+those for images, videos and sounds, are there where the row had them. Other fields of a row are dropped.
 """
 
-import re
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from sluice.rows.answers import pair_of, verdict_of
-from sluice.rows.conventions import Turn, turns_of
+from sluice.rows.canonical import (
+    About,
+    ClassificationRow,
+    FeedbackRow,
+    Message,
+    PreferenceRow,
+    PretrainRow,
+    RetrievalRow,
+    SftRow,
+)
+from sluice.rows.conventions import PAIRS, Turn, turns_of
 from sluice.rows.fields import labels_of, matches_of
+from sluice.rows.mentions import EVERY_NAME, MARKS, Mention, Reference, demand, marked, mentioned
+from sluice.rows.objects import about, object_of
 from sluice.rows.violations import RefusedError, missing, shape, text
 
-
-class Message(Struct, forbid_unknown_fields=True):
-    """One message of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class About(Struct, kw_only=True):
-    """What is said about a row: what it is called, whom it belongs with (a patient, say), and words to find it by."""
-
-    id: str | UnsetType = UNSET
-    group: str | UnsetType = UNSET
-    tags: list[str] | UnsetType = UNSET
-
-
-class SftRow(About):
-    """A conversation whose last word is the assistant's."""
-
-    messages: list[Message]
-
-
-class PretrainRow(About):
-    """A text."""
-
-    text: str
-
-
-class PreferenceRow(About):
-    """A prompt and two answers, of which one is better."""
-
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
-
-
-class FeedbackRow(About):
-    """A prompt, an answer, and whether that is a good one."""
-
-    prompt: list[Message]
-    completion: list[Message]
-    label: bool
-
-
-class RetrievalRow(About):
-    """A query, texts that fit it, and texts that do not."""
-
-    query: str
-    positive: list[str]
-    negatives: list[str]
-
-
-class ClassificationRow(About):
-    """A text and its labels."""
-
-    text: str
-    label: list[str]
-
-
 _encode = msgspec.json.Encoder().encode
-_decode_any = msgspec.json.Decoder().decode
-_decode_sft = msgspec.json.Decoder(SftRow).decode
+#: A conversation that may be taken as it is: one that names an image is looked at more closely.
+_Plain = msgspec.defstruct(
+    "_Plain", [("messages", list[Message]), *((name, object, UNSET) for name in sorted(EVERY_NAME))], bases=(About,)
+)
+_decode_sft = msgspec.json.Decoder(_Plain).decode
 _decode_pretrain = msgspec.json.Decoder(PretrainRow).decode
-_BYTE = re.compile(r"byte (\d+)")
+_CAPTIONS = ("caption", "text", "output", "answer", "completion", "response")
+_BOXES = ("bbox", "bboxes", "box", "boxes")
+_EXPRESSIONS = ("expression", "phrase", "sentence", "caption", "text")
+_QUESTION = next(pair.fields for pair in PAIRS if pair.question == "question")
+_ANSWERS = ("messages", "conversations", *(pair.answer for pair in PAIRS))
 
 
 def sft(raw: bytes) -> bytes:
@@ -88,15 +47,12 @@ def sft(raw: bytes) -> bytes:
     Takes OpenAI messages, ShareGPT, Alpaca, query/response, prompt/completion and question/answer.
     """
     try:
-        row = _decode_sft(raw)
-        if _is_sound(row.messages):
+        row: Any = _decode_sft(raw)
+        if _is_sound(row.messages) and all(getattr(row, name) is UNSET for name in EVERY_NAME):
             return _encode(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # another convention, or wrong: the slow way tells
-    fields = _object(raw)
-    turns = turns_of(fields)
-    _check_turns(turns)
-    return _encode(SftRow(_messages(turns), **_about(fields)))
+    return _conversation(object_of(raw))
 
 
 def pretrain(raw: bytes) -> bytes:
@@ -107,45 +63,95 @@ def pretrain(raw: bytes) -> bytes:
             return _encode(row)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    fields = _object(raw)
+    fields = object_of(raw)
     if "text" not in fields:
         raise missing("text", fields, "give each row a field `text`", ("id", "group", "tags"))
-    return _encode(PretrainRow(text(fields["text"], "text"), **_about(fields)))
+    return _encode(PretrainRow(text(fields["text"], "text"), **about(fields)))
+
+
+def vqa(raw: bytes) -> bytes:
+    """Return the canonical bytes of a conversation about an image, a video or a sound; RefusedError when it is none."""
+    fields = object_of(raw)
+    try:
+        return _conversation(fields, tuple(MARKS))
+    except RefusedError as error:
+        if error.field != "answer" or error.kind != "missing-field":
+            raise
+        raise missing("output", fields, "add `output` or drop the row", (*EVERY_NAME, *_QUESTION)) from None
+
+
+def grounding(raw: bytes) -> bytes:
+    """Return the canonical bytes of a conversation about places in an image; RefusedError when it is none.
+
+    Boxes (`bbox`, `boxes`) that stand beside a question or an `expression` are its answer, as JSON.
+    """
+    fields = object_of(raw)
+    boxes = next((name for name in _BOXES if name in fields), "")
+    if boxes and not any(name in fields for name in _ANSWERS):
+        fields = {**fields, "answer": _boxes(fields[boxes], boxes)}
+    asked = next((name for name in _EXPRESSIONS if name in fields), "")
+    if asked and not _asks(fields):
+        fields = {**fields, "question": fields[asked]}
+    return _conversation(fields, ("images",))
+
+
+def caption(raw: bytes) -> bytes:
+    """Return the canonical bytes of what is said about an image, a video or a sound, or read in it; RefusedError."""
+    fields = object_of(raw)
+    said = next((name for name in _CAPTIONS if name in fields), "")
+    if _asks(fields) or not said:
+        return _conversation(fields, tuple(MARKS))
+    found = mentioned(fields)
+    demand(fields, found, tuple(MARKS))
+    (asked,) = marked([""], 0, found, said)
+    turns = [Turn("user", asked, said), Turn("assistant", text(fields[said], said), said)]
+    return _encode(SftRow(_messages(turns), **found, **about(fields)))  # type: ignore[arg-type]
 
 
 def preference(raw: bytes) -> bytes:
     """Return the canonical bytes of a prompt with two answers; RefusedError when it is none."""
-    fields = _object(raw)
+    fields = object_of(raw)
     prompt, chosen, rejected = pair_of(fields)
     _check_prompt(prompt)
     for answer in (chosen, rejected):
         _check_last(answer)
-    return _encode(PreferenceRow(_messages(prompt), _messages(chosen), _messages(rejected), **_about(fields)))
+    asked, named = _illustrated(fields, prompt, [*chosen, *rejected])
+    return _encode(PreferenceRow(asked, _messages(chosen), _messages(rejected), **named, **about(fields)))
 
 
 def feedback(raw: bytes) -> bytes:
     """Return the canonical bytes of a prompt, an answer and a verdict; RefusedError when it is none."""
-    fields = _object(raw)
+    fields = object_of(raw)
     prompt, completion, label = verdict_of(fields)
     _check_prompt(prompt)
     _check_last(completion)
-    return _encode(FeedbackRow(_messages(prompt), _messages(completion), label, **_about(fields)))
+    asked, named = _illustrated(fields, prompt, completion)
+    return _encode(FeedbackRow(asked, _messages(completion), label, **named, **about(fields)))
 
 
 def retrieval(raw: bytes) -> bytes:
     """Return the canonical bytes of a query with what fits it; RefusedError when it is none."""
-    fields = _object(raw)
-    return _encode(RetrievalRow(*matches_of(fields), **_about(fields)))
+    fields = object_of(raw)
+    query, fitting, others = matches_of(fields)
+    found = mentioned(fields)
+    (query,) = marked([query], 0, found, "query")
+    return _encode(RetrievalRow(query, fitting, others, **found, **about(fields)))  # type: ignore[arg-type]
 
 
 def classification(raw: bytes) -> bytes:
     """Return the canonical bytes of a text with its labels; RefusedError when it is none."""
-    fields = _object(raw)
-    return _encode(ClassificationRow(*labels_of(fields), **_about(fields)))
+    fields = object_of(raw)
+    found = mentioned(fields)
+    content, labels = labels_of(fields, bare=bool(found))
+    (content,) = marked([content], 0, found, "text")
+    return _encode(ClassificationRow(content, labels, **found, **about(fields)))  # type: ignore[arg-type]
 
 
 SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
     "sft": sft,
+    "vqa": vqa,
+    "grounding": grounding,
+    "caption": caption,
     "pretrain": pretrain,
     "preference": preference,
     "feedback": feedback,
@@ -157,6 +163,51 @@ SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
 def check_row(raw: bytes, row_schema: str) -> bytes:
     """Return the canonical bytes of one row; RefusedError when it breaks the schema."""
     return SCHEMAS[row_schema](raw)
+
+
+def _conversation(fields: dict[str, object], demanded: tuple[str, ...] = ()) -> bytes:
+    """A conversation that ends with an answer, and what it names; of the kinds demanded it must name one."""
+    turns = turns_of(fields)
+    _check_turns(turns)
+    if demanded:
+        demand(fields, mentioned(fields, _mentions(turns)), demanded)
+    messages, named = _illustrated(fields, turns)
+    return _encode(SftRow(messages, **named, **about(fields)))
+
+
+def _illustrated(
+    fields: dict[str, object], asked: list[Turn], answers: Sequence[Turn] = ()
+) -> tuple[list[Message], dict[str, Any]]:
+    """Turns as messages with a mark for each thing that the row names; and what it names."""
+    if strange := _mentions(answers):
+        repair = "name it in the prompt"
+        raise RefusedError(strange[0].field, "unsupported-content", "an answer of text", "another part", repair)
+    found: dict[str, list[Reference]] = mentioned(fields, _mentions(asked))
+    if not found:
+        return _messages(asked), {}
+    first = next(index for index, turn in enumerate(asked) if turn.role == "user")
+    texts = marked([turn.content for turn in asked], first, found, asked[first].field)
+    return [Message(turn.role, said) for turn, said in zip(asked, texts, strict=True)], dict(found)  # type: ignore[arg-type]
+
+
+def _mentions(turns: Sequence[Turn]) -> list[Mention]:
+    return [mention for turn in turns for mention in turn.mentions]
+
+
+def _asks(fields: dict[str, object]) -> bool:
+    return any(name in fields for name in ("messages", "conversations", *(pair.question for pair in PAIRS)))
+
+
+def _boxes(value: object, field: str) -> str:
+    """One box of four numbers, or several, as JSON."""
+    boxes = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for box in boxes:
+        numbers = box if isinstance(box, list) else []
+        plain = [each for each in numbers if isinstance(each, int | float) and not isinstance(each, bool)]
+        if len(plain) != 4 or len(numbers) != 4:
+            repair = "give [x1, y1, x2, y2], or a list of such"
+            raise RefusedError(field, "wrong-type", "boxes of four numbers", shape(value), repair)
+    return msgspec.json.encode(value).decode()
 
 
 def _is_sound(messages: list[Message]) -> bool:
@@ -204,49 +255,3 @@ def _check_last(turns: list[Turn]) -> None:
 def _lacks(role: str, turns: list[Turn]) -> RefusedError:
     where = turns[0].field.partition("[")[0] if turns else "prompt"
     return RefusedError(where, "missing-role", f"a message of the {role}", "none", "add one or drop the row")
-
-
-def _object(raw: bytes) -> dict[str, object]:
-    try:
-        value = _decode_any(raw)
-    except UnicodeDecodeError as error:
-        raise RefusedError("", "wrong-encoding", "UTF-8", "other bytes", "save the file as UTF-8") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        place = _BYTE.search(str(error))
-        found = (
-            f"no JSON from byte {int(place[1]) + 1} of {len(raw)}"
-            if place
-            else f"JSON that breaks off after {len(raw)} bytes"
-        )
-        if "utf-8" in str(error).lower():
-            raise RefusedError("", "wrong-encoding", "UTF-8", found, "save the file as UTF-8") from error
-        raise RefusedError(
-            "", "malformed-json", "one JSON object", found, "write the row with a JSON library"
-        ) from error
-    if not isinstance(value, dict):
-        raise RefusedError("", "wrong-type", "one JSON object", shape(value), "put the values under field names")
-    return {name: field for name, field in value.items() if field is not None}  # as tables have it: null is absent
-
-
-def _about(row: dict[str, object]) -> dict[str, Any]:
-    return {"id": _name(row, "id"), "group": _name(row, "group"), "tags": _tags(row)}
-
-
-def _name(row: dict[str, object], field: str) -> str | UnsetType:
-    value = row.get(field)
-    if value is None:
-        return UNSET
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RefusedError(field, "wrong-type", "text or a whole number", shape(value), f"give `{field}` as text")
-    return str(value)
-
-
-def _tags(row: dict[str, object]) -> list[str] | UnsetType:
-    value = row.get("tags")
-    if value is None:
-        return UNSET
-    if isinstance(value, str):  # all that a cell can say
-        return [value] if value.strip() else UNSET
-    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise RefusedError("tags", "wrong-type", "a list of text", shape(value), 'give `tags` as ["…"]')
-    return value

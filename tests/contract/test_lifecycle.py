@@ -18,11 +18,14 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md").read_text
 ENTITIES = {
     "Job": (lifecycle.JOB, types.JobState, "JOB_STATE_"),
     "Upload": (lifecycle.UPLOAD, dataset.UploadState, "UPLOAD_STATE_"),
+    "Erasure": (lifecycle.ERASURE, dataset.ErasureState, "ERASURE_STATE_"),
     "ModelVersion": (lifecycle.MODEL_VERSION, registry.ModelVersionState, "MODEL_VERSION_STATE_"),
     "Rollout": (lifecycle.ROLLOUT, gateway.RolloutState, "ROLLOUT_STATE_"),
     "Deployment": (lifecycle.DEPLOYMENT, gateway.DeploymentState, "DEPLOYMENT_STATE_"),
     "CandidateRoute": (lifecycle.CANDIDATE_ROUTE, gateway.CandidateRouteState, "CANDIDATE_ROUTE_STATE_"),
 }
+#: Where an entity begins that does not begin as PENDING.
+STARTS = {"Job": "CREATED", "Upload": "OPEN", "Erasure": "RUNNING", "CandidateRoute": "LOADING"}
 
 
 def edges(name):
@@ -64,7 +67,7 @@ def test_the_diagram_of_the_page_is_that_of_the_code(name):
 
 @pytest.mark.parametrize("name", ENTITIES)
 def test_every_state_can_be_reached(name):
-    reachable, queue = set(), [{"Job": "CREATED", "Upload": "OPEN", "CandidateRoute": "LOADING"}.get(name, "PENDING")]
+    reachable, queue = set(), [STARTS.get(name, "PENDING")]
     while queue:
         state = queue.pop()
         if state not in reachable:

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 
+import services.dataset
 import services.trainer
+from kit.blobs import FileKek, open_store
 from kit.rpc.errors import Unavailable
 from kit.store import Database, leading, migrate
+from services.dataset import commands as dataset_commands
+from services.dataset import store as dataset_store
+from services.dataset.feeds.store import FEEDS
+from services.dataset.servicer import FeedServicer
 from services.trainer import commands, domain, store
 from services.trainer.backends.local import LocalBackend
 from services.trainer.supervisor import Supervisor
+from sluice.dataset import v1 as dataset
 from sluice.trainer import v1 as trainer
 from tests.servers import new_database, postgres_server
 from tests.unit.dataset.upgrade import check_upgraded, upgraded
@@ -132,5 +139,26 @@ async def test_a_supervisor_outlives_its_database_and_of_two_one_works(server, t
     for loop in loops:
         loop.cancel()
     await asyncio.gather(*loops, return_exceptions=True)
+    for database in databases:
+        await database.close()
+
+
+async def test_rows_that_two_processes_append_to_a_feed_at_a_time_all_have_their_place(server, tmp_path):
+    url = await new_database(server)
+    databases = [await Database.open(url, service="dataset") for _ in range(2)]
+    await migrate(databases[0], Path(services.dataset.__file__).parent / "migrations" / "versions")
+    blobs = open_store(f"file://{tmp_path / 'blobs'}", FileKek.create(tmp_path / "kek", home=tmp_path / "home"))
+    first, *_ = servicers = [FeedServicer(database, blobs) for database in databases]
+    wanted = dataset.Dataset(display_name="d", task_type="sft")
+    await databases[0].transact(lambda unit: dataset_commands.create_dataset(unit, "projects/p", wanted))
+    request = dataset.CreateFeedRequest(parent="projects/p/datasets/d", feed=dataset.Feed(display_name="f"))
+    name = (await first.CreateFeed(request, None)).feed.name
+    rows = [dataset.AppendRowsRequest(name=name, rows=b'{"row": %d}' % number) for number in range(12)]
+    await asyncio.gather(*(servicers[at % 2].AppendRows(row, None) for at, row in enumerate(rows)))
+    async with databases[1].read() as session:
+        feed = await FEEDS.get(session, name)
+        pieces = await dataset_store.pieces(session, feed.next_upload)
+    assert feed.waiting_rows == len(pieces) == 12
+    assert [piece.start for piece in pieces] == [sum(each.size for each in pieces[:at]) for at in range(12)]
     for database in databases:
         await database.close()

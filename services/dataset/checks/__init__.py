@@ -1,11 +1,51 @@
-"""The checks of an upload, in a process of their own, which is given no key, no database and no environment of ours.
+"""Whatever parses rows, in a process of its own, which is given no key, no database and no environment of ours.
 
-`check` is what the service calls; `python -m services.dataset.checks` is the process. Hostile files can crash,
-fill or stall it, and nothing else.
+`run` is what the service calls, with one of the tasks of `wire`; `python -m services.dataset.checks` is the process.
+Hostile files can crash, fill or stall it, and nothing else.
 """
 
-from services.dataset.checks.parent import Checker, CheckFailed, Event, Progress, check
+from services.dataset.checks.parent import MAX_MEMORY_BYTES, CheckFailed, CheckKilled, Event, Progress, Source, run
+from services.dataset.checks.process import Checker
 from services.dataset.checks.spare import Spare
-from services.dataset.checks.wire import Aside, Outcome, Part, Task
+from services.dataset.checks.wire import (
+    AnyTask,
+    Aside,
+    Asset,
+    AssetHead,
+    Compare,
+    CountNew,
+    Describe,
+    Found,
+    Outcome,
+    Part,
+    Repeats,
+    SharedIds,
+    Stretch,
+    Task,
+)
 
-__all__ = ["Aside", "CheckFailed", "Checker", "Event", "Outcome", "Part", "Progress", "Spare", "Task", "check"]
+__all__ = [
+    "MAX_MEMORY_BYTES",
+    "AnyTask",
+    "Aside",
+    "Asset",
+    "AssetHead",
+    "CheckFailed",
+    "CheckKilled",
+    "Checker",
+    "Compare",
+    "CountNew",
+    "Describe",
+    "Event",
+    "Found",
+    "Outcome",
+    "Part",
+    "Progress",
+    "Repeats",
+    "SharedIds",
+    "Source",
+    "Spare",
+    "Stretch",
+    "Task",
+    "run",
+]

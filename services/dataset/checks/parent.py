@@ -1,36 +1,29 @@
-"""Starts a checking process, hands it the bytes it asks for, and gives back what it finds."""
+"""Gives a checking process its task and the bytes it asks for, and gives back what it finds."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from contextlib import asynccontextmanager
+from typing import NamedTuple, Protocol, TypeVar
 
-import psutil
-
+from kit.rpc.errors import Corrupt, NotFound
 from services.dataset.checks import wire
+from services.dataset.checks.process import Checker
 
-#: What a checking process may hold; a file that needs more is refused.
+#: What a checking process may hold; a task that needs more is given up.
 MAX_MEMORY_BYTES = 1 << 30
 #: Seconds without a word after which a process is given up.
 MAX_SILENCE_S = 120.0
 #: What a process gets at once, whatever it asks for.
 MAX_READ_BYTES = 8 << 20
-_LOOK_S = 0.25
-#: What a pipe holds, where the system lets us say so; the usual 64 KiB make a hop of every piece.
-_PIPE_BYTES = 1 << 20
-
 
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """The bytes of the file to be checked."""
+    """The bytes that a task is about."""
 
     async def read(self, start: int, length: int) -> bytes:
         """Exactly these bytes. Raises Corrupt or NotFound when they are damaged or gone."""
@@ -42,7 +35,20 @@ class Progress(NamedTuple):
     rows: int
 
 
-Event = Progress | wire.Part | wire.Aside | wire.Outcome
+class Shelf(Protocol):
+    """The assets that came beside a file."""
+
+    async def page(self, after: str) -> list[wire.Named]:
+        """Some of them whose paths come after this one, in order; none when there are no more."""
+
+    def fetch(self, digest: str) -> AsyncIterator[bytes]:
+        """The bytes of one of them; the first step raises NotFound or Corrupt when they are gone."""
+
+    async def size(self, digest: str) -> int:
+        """The number of its bytes; raises NotFound when it is none of them."""
+
+
+Event = Progress | wire.Part | wire.Aside | wire.Asset | wire.Outcome | wire.Found
 
 
 class CheckFailed(Exception):
@@ -55,56 +61,24 @@ class CheckFailed(Exception):
         self.place = place
 
 
-class Checker:
-    """A process that knows nothing of ours but where Python's modules are, waiting for one file."""
-
-    def __init__(self) -> None:
-        known = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "LC_ALL") if name in os.environ}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "services.dataset.checks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=known,
-            bufsize=0,
-        )
-        for pipe in (self._pipe(self.process.stdin), self._pipe(self.process.stdout)):
-            with suppress(OSError, AttributeError):  # the system's own limit, or a system without the call
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-    async def send(self, *contents: bytes) -> None:
-        """Writes to the process, in a thread since it may take its time. Raises BrokenPipeError when it is gone."""
-        await asyncio.to_thread(_write, self._pipe(self.process.stdin), contents)
-
-    async def receive(self) -> tuple[bytes, bytes]:
-        """The next message: its kind and content. Raises EOFError when the process is gone."""
-        return await asyncio.to_thread(_read_message, self._pipe(self.process.stdout))
-
-    async def end(self) -> int:
-        """Ends the process, whatever it does; returns its code."""
-        if self.process.poll() is None:
-            self.process.kill()
-        code = await asyncio.to_thread(self.process.wait)
-        for pipe in (self.process.stdin, self.process.stdout):
-            self._pipe(pipe).close()
-        return code
-
-    @staticmethod
-    def _pipe(pipe: IO[bytes] | None) -> Any:
-        assert pipe is not None
-        return pipe
+class CheckKilled(CheckFailed):
+    """Somebody else ended the process: as a rule the system, which had run out of memory."""
 
 
-async def check(
+async def run(
     checker: Checker,
-    task: wire.Task,
+    task: wire.AnyTask,
     source: Source,
+    shelf: Shelf | None = None,
     *,
     max_memory_bytes: int = MAX_MEMORY_BYTES,
     max_silence_s: float = MAX_SILENCE_S,
 ) -> AsyncGenerator[Event]:
-    """Yields how far it is, the parts in order, at last the outcome. Raises CheckFailed, and what ``source`` does."""
-    async with _watched(checker, max_memory_bytes) as excess:
+    """Yields what comes of a task: how far it is, the parts of a file in order, at last the outcome.
+
+    Raises CheckFailed, and what ``source`` does. The process ends with it.
+    """
+    async with _watched(checker, task, max_memory_bytes) as excess:
 
         async def within(step: Awaitable[T]) -> T:
             """What the process does next, if it does it in time."""
@@ -112,10 +86,11 @@ async def check(
                 async with asyncio.timeout(max_silence_s):
                     return await step
             except TimeoutError:
-                raise CheckFailed(f"its check stood still for {max_silence_s:.0f} s", ours=False) from None
+                raise CheckFailed(f"{task.what} stood still for {max_silence_s:.0f} s", ours=False) from None
             except (EOFError, BrokenPipeError):
                 code = await checker.end()
-                raise excess() or CheckFailed(f"its check ended with code {code}", ours=True) from None
+                died = CheckKilled if code == -signal.SIGKILL else CheckFailed
+                raise excess() or died(f"{task.what} ended with code {code}", ours=True) from None
 
         described = wire.encode(task)
         await within(checker.send(wire.COUNT.pack(len(described)), described))
@@ -125,6 +100,14 @@ async def check(
                 case wire.READ:
                     start, length = wire.PLACE.unpack(content)
                     await within(checker.send(await source.read(start, min(length, MAX_READ_BYTES))))
+                case wire.LIST if shelf is not None:
+                    some = wire.encode(await shelf.page(content.decode()))
+                    await within(checker.send(wire.COUNT.pack(len(some)), some))
+                case wire.FETCH if shelf is not None:
+                    async for piece in _sized(shelf, content.decode()):
+                        await within(checker.send(piece))
+                case wire.ASSET:
+                    yield _asset(content)
                 case wire.TICK:
                     yield Progress(*wire.COUNT.unpack(content))
                 case wire.PART:
@@ -132,7 +115,8 @@ async def check(
                 case wire.ASIDE:
                     yield wire.Aside(content)
                 case wire.DONE:
-                    yield wire.decode(content, type=wire.Outcome)
+                    checked = isinstance(task, wire.Task)
+                    yield wire.decode(content, type=wire.Outcome) if checked else wire.Found(content)
                     return
                 case _:
                     broke = wire.decode(content, type=wire.Broke)
@@ -140,23 +124,48 @@ async def check(
 
 
 def _part(content: bytes) -> wire.Part:
+    head, rest = _parted(content)
+    said = wire.decode(head, type=wire.PartHead)
+    return wire.Part(rest, said.split_rows, said.assets)
+
+
+def _asset(content: bytes) -> wire.Asset:
+    (size,) = wire.COUNT.unpack_from(content)
+    whole = memoryview(content)  # an asset may be large, and is not copied
+    head = wire.decode(whole[wire.COUNT.size : wire.COUNT.size + size], type=wire.AssetHead)
+    return wire.Asset(head, whole[wire.COUNT.size + size :])
+
+
+def _parted(content: bytes) -> tuple[bytes, bytes]:
     (size,) = wire.COUNT.unpack_from(content)
     start = wire.COUNT.size + size
-    return wire.Part(content[start:], wire.decode(content[wire.COUNT.size : start], type=dict[str, int]))
+    return content[wire.COUNT.size : start], content[start:]
+
+
+async def _sized(shelf: Shelf, digest: str) -> AsyncIterator[bytes]:
+    """How many bytes there are, then the bytes."""
+    try:
+        size, pieces = await shelf.size(digest), shelf.fetch(digest)
+        first = await anext(pieces, b"")
+    except (NotFound, Corrupt):
+        yield wire.COUNT.pack(wire.GONE)
+        return
+    yield wire.COUNT.pack(size)
+    yield first
+    async for piece in pieces:
+        yield piece
 
 
 @asynccontextmanager
-async def _watched(checker: Checker, most: int) -> AsyncIterator[Callable[[], CheckFailed | None]]:
+async def _watched(checker: Checker, task: wire.AnyTask, most: int) -> AsyncIterator[Callable[[], CheckFailed | None]]:
     """Kills the process when it takes too much memory, what it gives says so afterwards; and in any case at the end."""
     killed: list[CheckFailed] = []
 
     async def watch() -> None:
-        with suppress(psutil.NoSuchProcess):
-            watched = psutil.Process(checker.process.pid)
-            while watched.memory_info().rss < most:  # noqa: ASYNC110 - nobody tells of memory
-                await asyncio.sleep(_LOOK_S)
-            limit = f"{most >> 20} MiB"
-            killed.append(CheckFailed(f"its check wanted more than {limit} of memory; split the file", ours=False))
+        await checker.outgrow(most)
+        if checker.process.poll() is None:
+            why = f"{task.what} wanted more than {most >> 20} MiB of memory; {task.remedy}"
+            killed.append(CheckFailed(why, ours=False))
             checker.process.kill()
 
     watching = asyncio.create_task(watch())
@@ -165,28 +174,3 @@ async def _watched(checker: Checker, most: int) -> AsyncIterator[Callable[[], Ch
     finally:
         watching.cancel()
         await checker.end()
-
-
-def _write(pipe: Any, contents: tuple[bytes, ...]) -> None:
-    for content in contents:
-        with memoryview(content) as view:
-            written = 0
-            while written < len(view):
-                written += pipe.write(view[written:])
-
-
-def _read_message(pipe: Any) -> tuple[bytes, bytes]:
-    kind, size = wire.HEAD.unpack(_read(pipe, wire.HEAD.size))
-    return kind, _read(pipe, size)
-
-
-def _read(pipe: Any, size: int) -> bytes:
-    content = bytearray(size)
-    with memoryview(content) as view:
-        filled = 0
-        while filled < size:
-            count = pipe.readinto(view[filled:])
-            if not count:
-                raise EOFError
-            filled += count
-    return bytes(content)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from kit.rpc.call import current_call
 from kit.store import Database, Unit
 from services.dataset import commands, store
+from services.dataset.governance import grants
 from sluice.dataset import v1 as dataset
 
 Context = Any
@@ -40,6 +42,7 @@ class DatasetServicer(dataset.DatasetServiceServicer):
                 page_size=request.page_size,
                 page_token=request.page_token,
                 filter=request.filter,
+                where=grants.visible(current_call().principal, request.parent),
             )
         return dataset.ListDatasetsResponse(datasets=found, next_page_token=token)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from kit.blobs import BlobStore
 from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid
-from kit.store import Database, Unit, watch
+from kit.store import Database, Unit, failpoint, watch
 from services.dataset import checks, commands, domain, parts, store
+from services.dataset.uploads import demands
+from services.dataset.uploads.chunks import joined, size_of
+from services.dataset.uploads.staged import Recent
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
-from sluice.errors import v1 as errors
 
 Context = Any
 
@@ -22,14 +23,20 @@ Context = Any
 class UploadServicer(dataset.UploadServiceServicer):
     """Chunked, resumable uploads. Bytes become encrypted blobs before they are acknowledged."""
 
-    def __init__(self, database: Database, blobs: BlobStore, spare: checks.Spare) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, spare: checks.Spare, recent: Recent) -> None:
         self.database = database
         self.blobs = blobs
         self.spare = spare
+        self.recent = recent
 
     async def CreateUpload(
         self, request: dataset.CreateUploadRequest, context: Context
     ) -> dataset.CreateUploadResponse:
+        async with self.database.read() as session:
+            parent = await store.DATASETS.get(session, request.parent)
+        # Before the unit: while one is open nobody else writes, and an expression may take a while.
+        await asyncio.to_thread(demands.check, demands.at_least(request.demands, parent), parent.task_type)
+
         async def work(unit: Unit) -> dataset.CreateUploadResponse:
             creator = current_call().principal.name
             return dataset.CreateUploadResponse(upload=await commands.create_upload(unit, request, creator))
@@ -39,25 +46,38 @@ class UploadServicer(dataset.UploadServiceServicer):
     async def WriteUpload(
         self, request_iterator: AsyncIterator[dataset.WriteUploadRequest], context: Context
     ) -> dataset.WriteUploadResponse:
-        name, gathered, offset = "", bytearray(), 0
+        name, chunks, place = "", list[dataset.WriteUploadRequest](), -1
         self.spare.prepare()
         async with _OneAhead() as storing:
             async for chunk in request_iterator:
                 name = name or chunk.name
-                _check_chunk(chunk, name)
-                if gathered and chunk.offset != offset + len(gathered):
-                    raise domain.wrong_offset(chunk.offset, offset + len(gathered))
-                if not gathered:
-                    offset = chunk.offset
-                gathered += chunk.data
-                if len(gathered) >= domain.PIECE_BYTES:
-                    await storing.then(self._store(name, offset, bytes(gathered)))
-                    gathered = bytearray()
-            if gathered:
-                await storing.then(self._store(name, offset, bytes(gathered)))
+                if not name or chunk.name not in ("", name):
+                    raise _unnamed()
+                if chunks and chunk.offset != place:
+                    raise domain.wrong_offset(chunk.offset, place)
+                chunks.append(chunk)
+                place = chunk.offset + size_of(chunk)
+                if place - chunks[0].offset >= domain.PIECE_BYTES or len(chunks) >= domain.PIECE_CHUNKS:
+                    await storing.then(self._store(name, chunks))
+                    chunks = []
+            if chunks:
+                await storing.then(self._store(name, chunks))
         if not name:
             raise _unnamed()
         return dataset.WriteUploadResponse(upload=await self._get(name))
+
+    async def WriteTokenizer(
+        self, request_iterator: AsyncIterator[dataset.WriteTokenizerRequest], context: Context
+    ) -> dataset.WriteTokenizerResponse:
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.name:
+            raise _unnamed()
+        upload = await self._get(first.name)
+        demands.check_tokenizer_wanted(upload, upload.demands.tokenizer)
+        content = _bounded(first, request_iterator)
+        blob = await self.blobs.put(domain.staging(upload.name), content, digest=upload.demands.tokenizer)
+        kept = await self.database.transact(lambda unit: commands.keep_tokenizer(unit, upload.name, blob))
+        return dataset.WriteTokenizerResponse(upload=kept)
 
     async def CommitUpload(
         self, request: dataset.CommitUploadRequest, context: Context
@@ -65,7 +85,9 @@ class UploadServicer(dataset.UploadServiceServicer):
         async def work(unit: Unit) -> dataset.CommitUploadResponse:
             return dataset.CommitUploadResponse(upload=await commands.commit_upload(unit, request.name))
 
-        return await self.database.answer(request, work)
+        answer = await self.database.answer(request, work)
+        failpoint("dataset_handed_over")
+        return answer
 
     async def GetUpload(self, request: dataset.GetUploadRequest, context: Context) -> dataset.GetUploadResponse:
         return dataset.GetUploadResponse(upload=await self._get(request.name))
@@ -88,12 +110,16 @@ class UploadServicer(dataset.UploadServiceServicer):
             async for rows in self.blobs.open(part.project, part.digest):
                 yield dataset.ReadQuarantineResponse(rows=rows)
 
-    async def _store(self, name: str, offset: int, data: bytes) -> None:
-        upload = await self._get(name)
+    async def _store(self, name: str, chunks: Sequence[dataset.WriteUploadRequest]) -> None:
+        upload, offset = await self._get(name), chunks[0].offset
         domain.check_open(upload, offset)
+        data = await asyncio.to_thread(joined, chunks)
         domain.grow(upload, len(data))
         blob = await self.blobs.put(domain.staging(name), _once(data))
+        self.recent.keep(blob.digest, data)
+        failpoint("dataset_piece_stored")
         await self.database.transact(lambda unit: commands.append_piece(unit, name, offset, blob))
+        failpoint("dataset_piece_counted")
 
     async def _get(self, name: str) -> dataset.Upload:
         async with self.database.read() as session:
@@ -127,14 +153,17 @@ class _OneAhead:
             await work
 
 
-def _check_chunk(chunk: dataset.WriteUploadRequest, name: str) -> None:
-    if not name or chunk.name not in ("", name):
-        raise _unnamed()
-    if zlib.crc32(chunk.data) != chunk.crc32:
-        raise Invalid(
-            f"the chunk at byte {chunk.offset} does not have its checksum; send it again",
-            reason=errors.ERROR_REASON_CHECKSUM_MISMATCH,
-        )
+async def _bounded(
+    first: dataset.WriteTokenizerRequest, others: AsyncIterator[dataset.WriteTokenizerRequest]
+) -> AsyncIterator[bytes]:
+    """The bytes of a tokenizer. Raises Invalid when they are more than one may have."""
+    size = len(first.data)
+    yield first.data
+    async for piece in others:
+        size += len(piece.data)
+        if size > demands.TOKENIZER_BYTES or piece.name not in ("", first.name):
+            raise Invalid(f"a tokenizer.json has at most {demands.TOKENIZER_BYTES >> 20} MiB, and comes for one upload")
+        yield piece.data
 
 
 def _unnamed() -> Invalid:

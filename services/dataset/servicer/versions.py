@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.blobs import BlobStore
+from kit.rpc.errors import NotFound
 from kit.rpc.names import project_of
 from kit.store import Database
 from services.dataset import parts, reading, store
+from services.dataset.erasure import domain as erasures
+from services.dataset.media import assets
 from sluice.dataset import v1 as dataset
 
 Context = Any
@@ -37,23 +40,36 @@ class DatasetVersionServicer(dataset.DatasetVersionServiceServicer):
     async def ReadDatasetVersion(
         self, request: dataset.ReadDatasetVersionRequest, context: Context
     ) -> AsyncIterator[dataset.ReadDatasetVersionResponse]:
-        wanted = reading.Wanted(request.split, most=request.max_rows)
-        async for rows in reading.json_lines(*await self._stored(request.name), wanted):
+        found, fetch, named = await self._stored(request.name, request.digest)
+        wanted = reading.Wanted(request.split, most=request.max_rows, assets=named)
+        async for rows in reading.json_lines(found, fetch, wanted):
             yield dataset.ReadDatasetVersionResponse(rows=rows)
 
     async def ReadRecordBatches(
         self, request: dataset.ReadRecordBatchesRequest, context: Context
     ) -> AsyncIterator[dataset.ReadRecordBatchesResponse]:
-        wanted = reading.Wanted(request.split, request.start_row, request.max_rows, list(request.columns))
-        async for ipc in reading.arrow_stream(*await self._stored(request.name), wanted):
+        found, fetch, named = await self._stored(request.name, request.digest)
+        wanted = reading.Wanted(request.split, request.start_row, request.max_rows, list(request.columns), named)
+        async for ipc in reading.arrow_stream(found, fetch, wanted):
             yield dataset.ReadRecordBatchesResponse(ipc=ipc)
 
-    async def _stored(self, version: str) -> tuple[list[parts.PartRow], reading.Fetch]:
-        """The parts of a version and how their bytes are had. Raises NotFound."""
+    async def _stored(self, name: str, digest: str) -> tuple[list[parts.PartRow], reading.Fetch, list[str]]:
+        """The parts of a version, how their bytes are had, and the columns in which its rows name assets.
+
+        Raises NotFound; StateConflict (ROWS_FORGOTTEN) for another digest than is wanted.
+        """
         async with self.database.read() as session:
-            found = await parts.stored(session, await store.get_version(session, version))
+            version = await store.get_version(session, name)
+            erasures.check_digest(version, digest)
+            found = await parts.stored(session, version)
+            named = await assets.kinds_of(session, name)
 
-        async def fetch(digest: str) -> bytes:
-            return b"".join([piece async for piece in self.blobs.open(project_of(version), digest)])
+        async def fetch(part: str) -> bytes:
+            try:
+                return b"".join([piece async for piece in self.blobs.open(project_of(name), part)])
+            except NotFound:
+                async with self.database.read() as session:
+                    erasures.check_same(version, await store.get_version(session, name))
+                raise
 
-        return found, fetch
+        return found, fetch, named

@@ -18,6 +18,7 @@ from kit.rpc.names import id_of, project_of
 from kit.telemetry import get_log
 from services.trainer.folders import AttemptFolder
 from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 
@@ -70,14 +71,17 @@ def recipe_spec(job: trainer.TrainingJob, epoch: int) -> dict[str, Any]:
 
 
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:
-    """Does the work again, ever more slowly, while something it needs is away; other faults pass."""
+    """Does the work again, ever more slowly, while something it needs is away; other faults pass.
+
+    Also when rows were forgotten while they were read: then it is done with what is left.
+    """
     pause_s = 0.1
     while True:
         try:
             return await work()
         except grpc.RpcError as error:
             fault = from_rpc_error(error)
-            if not isinstance(fault, Unavailable):
+            if not isinstance(fault, Unavailable) and fault.reason != errors.ERROR_REASON_ROWS_FORGOTTEN:
                 raise fault from error
         except Unavailable as unavailable:
             fault = unavailable
@@ -93,7 +97,8 @@ async def _rows(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, fol
     version = answer.dataset_version
     for split in SPLITS:
         expected = version.split_rows[split]
-        found = await _split(datasets, name, split, folder.path / "in" / f"{split}.jsonl") if expected else 0
+        target = folder.path / "in" / f"{split}.jsonl"
+        found = await _split(datasets, version, split, target) if expected else 0
         if found != expected:
             raise Corrupt(
                 f"`{name}` has {found} rows in its split `{split}` and should have {expected}; upload it again"
@@ -101,10 +106,13 @@ async def _rows(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, fol
     return version.digest
 
 
-async def _split(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, split: str, target: Path) -> int:
+async def _split(
+    datasets: dataset.DatasetVersionServiceAsyncStub, version: dataset.DatasetVersion, split: str, target: Path
+) -> int:
     rows = 0
+    request = dataset.ReadDatasetVersionRequest(name=version.name, split=split, digest=version.digest)
     with target.open("wb") as file:
-        async for piece in datasets.ReadDatasetVersion(dataset.ReadDatasetVersionRequest(name=name, split=split)):
+        async for piece in datasets.ReadDatasetVersion(request):
             rows += piece.rows.count(b"\n")
             file.write(piece.rows)
     return rows

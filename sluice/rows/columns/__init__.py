@@ -5,19 +5,21 @@ may be short of knowledge but never ahead of it: whatever it vouches for, `schem
 canonical row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from sluice.rows.columns.arrays import Counts, Mask, any_of, column, present, rows_of, sizes
+from sluice.rows.columns import media
+from sluice.rows.columns.arrays import Counts, Mask, any_of, column, counts, present, rows_of, sizes
 from sluice.rows.columns.plain import labeled, matches
 from sluice.rows.columns.plain import texts as pretrain
 from sluice.rows.columns.replies import feedback, preference
 from sluice.rows.columns.turns import HISTORY, MESSAGES, conversations
 from sluice.rows.conventions import PAIRS
 from sluice.rows.fields import LABEL, NEGATIVES, POSITIVE, QUERY, TEXT
+from sluice.rows.mentions import EVERY_NAME
 
 TEXTS = pa.list_(pa.string())
 _ABOUT = [pa.field("id", pa.string()), pa.field("group", pa.string()), pa.field("tags", TEXTS)]
@@ -27,18 +29,25 @@ def _with_about(**columns: pa.DataType) -> pa.Schema:
     return pa.schema([*(pa.field(name, kind) for name, kind in columns.items()), *_ABOUT])
 
 
-#: The canonical columns of every row schema.
+_CONVERSATION = _with_about(messages=MESSAGES)
+#: The canonical columns of every row schema, but for those of ASSETS.
 CANONICAL: dict[str, pa.Schema] = {
-    "sft": _with_about(messages=MESSAGES),
+    **dict.fromkeys(("sft", "vqa", "grounding", "caption"), _CONVERSATION),
     "pretrain": _with_about(text=pa.string()),
     "preference": _with_about(prompt=MESSAGES, chosen=MESSAGES, rejected=MESSAGES),
     "feedback": _with_about(prompt=MESSAGES, completion=MESSAGES, label=pa.bool_()),
     "retrieval": _with_about(query=pa.string(), positive=TEXTS, negatives=TEXTS),
     "classification": _with_about(text=pa.string(), label=TEXTS),
 }
+#: Columns that name images, frames of videos, and sounds; they are there where a row names one, before the others.
+ASSETS: dict[str, pa.DataType] = {"images": TEXTS, "videos": pa.list_(TEXTS), "audios": TEXTS}
+#: Row schemas whose rows name none.
+WITHOUT_ASSETS = ("pretrain",)
+#: Row schemas whose rows are about an image, or another asset.
+WITH_ASSETS = ("vqa", "grounding", "caption")
 #: The content of rows, without what is said about them, and where it is surely right.
 _READERS: dict[str, Callable[[pa.Table], tuple[list[pa.Array], Mask]]] = {
-    "sft": lambda raw: _alone(conversations(raw)),
+    **dict.fromkeys(("sft", *WITH_ASSETS), lambda raw: _alone(conversations(raw))),
     "pretrain": lambda raw: _alone(pretrain(raw)),
     "preference": preference,
     "feedback": feedback,
@@ -54,7 +63,7 @@ EXPECTED: dict[str, pa.DataType] = {
     **dict.fromkeys(("text", "system", *(name for pair in PAIRS for name in pair[:3] if name)), pa.string()),
 }
 _ANSWERS = ("chosen", "rejected", "rejected_response", "rejected_messages", "label", "kto_tag")
-KNOWN = {*EXPECTED, *_ANSWERS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL, "id", "group"}
+KNOWN = {*EXPECTED, *_ANSWERS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL, *EVERY_NAME, "id", "group"}
 #: A row that surely fits into a message, however its text is escaped there: a sixth of what it may have in JSON.
 MOST_BYTES = 512 << 10
 #: What JSON has around a message, at most.
@@ -76,9 +85,26 @@ def vouch(raw: pa.Table, row_schema: str) -> Vouched:
     raw = raw.select(known).combine_chunks()
     about, sound = _about(raw)
     content, mask = _READERS[row_schema](raw)
-    mask = mask & sound & (sum(_bytes(each) for each in (*content, *about)) <= MOST_BYTES)
-    rows = pa.table([*content, *about], schema=CANONICAL[row_schema])
+    schema, named = CANONICAL[row_schema], []
+    if row_schema not in WITHOUT_ASSETS:
+        found, clear = media.images(raw)
+        mask = mask & clear
+        if row_schema in WITH_ASSETS:
+            mask = mask & (counts(found) > 0 if found is not None else False)
+        if found is not None:
+            content[0], fitting = media.marked(content[0], found)
+            mask, named, schema = mask & fitting, [found], with_assets(schema, ["images"])
+    columns = [*content, *named, *about]
+    mask = mask & sound & (sum(bytes_of(each) for each in columns) <= MOST_BYTES)
+    rows = pa.table(columns, schema=schema)
     return Vouched(rows if mask.all() else rows.filter(pa.array(mask)), mask)
+
+
+def with_assets(schema: pa.Schema, kinds: Iterable[str] = tuple(ASSETS)) -> pa.Schema:
+    """The schema with the columns for assets of these kinds in their place: behind the content, before what is said."""
+    place = len(schema) - len(_ABOUT)
+    fields = list(schema)
+    return pa.schema([*fields[:place], *(pa.field(kind, ASSETS[kind]) for kind in kinds), *fields[place:]])
 
 
 def _alone(found: tuple[pa.Array, Mask]) -> tuple[list[pa.Array], Mask]:
@@ -101,7 +127,7 @@ def _about(raw: pa.Table) -> tuple[list[pa.Array], Mask]:
     return columns, sound
 
 
-def _bytes(values: pa.Array) -> Counts:
+def bytes_of(values: pa.Array) -> Counts:
     """About what each row of a column is in JSON, but for what is escaped."""
     if pa.types.is_boolean(values.type):
         return np.full(len(values), _AROUND_BYTES)

@@ -49,7 +49,8 @@ def prompts(raw: pa.Table) -> tuple[pa.Array, Mask]:
 
     Only a question in a column of text is read, with what belongs to it; a table that asks in several ways is left.
     """
-    asking = [name for name in ("messages", "conversations", *(pair.question for pair in PAIRS)) if _any(raw, name)]
+    ways = dict.fromkeys(("messages", "conversations", *(pair.question for pair in PAIRS)))
+    asking = [name for name in ways if _any(raw, name)]
     pair = next((pair for pair in PAIRS if [pair.question] == asking), None)
     asked = strings(raw, pair.question) if pair else None
     if pair is None or asked is None:

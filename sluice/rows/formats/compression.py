@@ -26,13 +26,18 @@ class BombError(ValueError):
     """The file holds far more than its size tells."""
 
 
-def unpacked(file: BinaryIO, compression: str, always_allowed: int = ALWAYS_ALLOWED_BYTES) -> Iterator[bytes]:
+def unpacked(
+    file: BinaryIO, compression: str, always_allowed: int = ALWAYS_ALLOWED_BYTES, size: int | None = None
+) -> Iterator[bytes]:
     """Yield the content in pieces of some MiB at most, without a byte order mark.
 
-    Raises DamagedError at a fault, and BombError beyond 200 times the file's size and what is always allowed.
+    A file is read from its beginning, one of known `size` from where it is. Raises DamagedError at a fault, and
+    BombError beyond 200 times the file's size and what is always allowed.
     """
-    allowed = max(always_allowed, MAX_RATIO * file.seek(0, io.SEEK_END))
-    file.seek(0)
+    if size is None:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+    allowed = max(always_allowed, MAX_RATIO * size)
     try:
         for chunk in _without_mark(_gathered(_pieces(file, compression))):
             allowed -= len(chunk)

@@ -12,7 +12,7 @@ import pyarrow.csv
 
 from sluice.rows.frames import FRAME_BYTES, Cut, Frame, Numbers, of_table, refusal, wrong_file
 from sluice.rows.streams import Stream
-from sluice.rows.violations import Violation
+from sluice.rows.violations import SAVE_AS_UTF_8, Violation
 
 _NAMES_BYTES = 1 << 16
 
@@ -44,7 +44,7 @@ def _frames(chunks: Iterator[bytes], delimiter: str) -> Iterator[Cut]:
             yield refusal(*rows.taken())
     except pa.ArrowInvalid as error:
         if "UTF8" in str(error):
-            yield wrong_file("wrong-encoding", "UTF-8", "other bytes", "save the file as UTF-8")
+            yield wrong_file("wrong-encoding", "UTF-8", "other bytes", SAVE_AS_UTF_8)
         elif names:
             yield _unclosed()
     yield refusal(*rows.taken())

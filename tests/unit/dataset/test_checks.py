@@ -1,6 +1,7 @@
 """The checking process: what it may see, and what becomes of a check when it goes wrong."""
 
 import asyncio
+import os
 import signal
 from contextlib import aclosing
 from pathlib import Path
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from services.dataset import checks
+from services.dataset.checks.forks import Nursery
 
 ROWS = b'{"prompt": "q", "completion": "a"}\n' * 50_000
 
@@ -26,7 +28,7 @@ class Held:
 
 async def events(checker, content=ROWS, then=lambda: None, **limits):
     task = checks.Task("rows.jsonl", "sft", len(content))
-    async with aclosing(checks.check(checker, task, Held(content, then), **limits)) as found:
+    async with aclosing(checks.run(checker, task, Held(content, then), **limits)) as found:
         return [event async for event in found]
 
 
@@ -49,14 +51,14 @@ async def test_it_knows_no_secret_of_ours(monkeypatch):
 async def test_one_that_dies_is_told(number):
     checker = checks.Checker()
     with pytest.raises(checks.CheckFailed, match=f"code -{int(number)}") as failure:
-        await events(checker, then=lambda: checker.process.send_signal(number))
+        await events(checker, then=lambda: os.kill(checker.process.pid, number))
     assert failure.value.ours
 
 
 async def test_one_that_stands_still_is_given_up():
     checker = checks.Checker()
     with pytest.raises(checks.CheckFailed, match="stood still") as failure:
-        await events(checker, then=lambda: checker.process.send_signal(signal.SIGSTOP), max_silence_s=3)
+        await events(checker, then=lambda: os.kill(checker.process.pid, signal.SIGSTOP), max_silence_s=3)
     assert not failure.value.ours and not psutil.pid_exists(checker.process.pid)
 
 
@@ -69,21 +71,76 @@ async def test_one_that_takes_too_much_memory_is_ended():
 async def test_nothing_is_left_of_a_check_that_nobody_waits_for():
     checker = checks.Checker()
     task = checks.Task("rows.jsonl", "sft", len(ROWS))
-    async with aclosing(checks.check(checker, task, Held(ROWS))) as found:
+    async with aclosing(checks.run(checker, task, Held(ROWS))) as found:
         await anext(found)
     assert checker.process.returncode is not None
 
 
-async def test_a_spare_is_used_once_and_ends_by_itself():
+async def test_processes_are_forked_and_the_nursery_ends_by_itself():
     spare = checks.Spare(idle_s=0.2)
-    spare.prepare()
-    spare.prepare()
     first, second = spare.take(), spare.take()
-    assert first.process.pid != second.process.pid
-    await asyncio.gather(first.end(), second.end())
-    spare.prepare()
-    waiting = spare.waiting
+    nursery = spare.prepare()
+    assert len({first.process.pid, second.process.pid, nursery.pid}) == 3
+    *_, outcome = await events(first)
+    assert outcome.row_count == 50_000
+    assert not nursery.idle and nursery.lives  # the second is still there
+    await second.end()
     async with asyncio.timeout(5):
-        while waiting.process.poll() is None:  # noqa: ASYNC110
+        while nursery.lives:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    assert spare.waiting is None
+    assert spare.nursery is None and not psutil.pid_exists(nursery.pid)
+
+
+async def test_forked_processes_know_no_secret_and_load_no_pandas(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    spare, seen = checks.Spare(), []
+    checker = spare.take()
+    about = Path(f"/proc/{checker.process.pid}")
+
+    def look():
+        seen.append(((about / "environ").read_bytes(), (about / "maps").read_text()))
+
+    await events(checker, then=look)
+    await spare.close()
+    assert b"s3cret" not in seen[0][0] and "libarrow" in seen[0][1] and "pandas" not in seen[0][1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+async def test_a_forked_one_that_dies_is_told_and_the_next_goes_on(number):
+    spare = checks.Spare()
+    checker = spare.take()
+    with pytest.raises(checks.CheckFailed, match=f"code -{int(number)}"):
+        await events(checker, then=lambda: os.kill(checker.process.pid, number))
+    assert (await events(spare.take()))[-1].row_count == 50_000
+    await spare.close()
+
+
+async def test_a_nursery_that_dies_takes_its_processes_along_and_is_replaced():
+    spare = checks.Spare()
+    checker = spare.take()
+    with pytest.raises(checks.CheckFailed):
+        await events(checker, then=lambda: os.kill(spare.prepare().pid, signal.SIGKILL))
+    async with asyncio.timeout(5):
+        while psutil.pid_exists(checker.process.pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert (await events(spare.take()))[-1].row_count == 50_000
+    await spare.close()
+
+
+async def test_a_process_that_is_taken_when_the_nursery_is_let_go_is_another_nursery_s():
+    spare = checks.Spare()
+    old = spare.prepare()
+    spare._look()
+    checker = spare.take()
+    assert spare.prepare() is not old
+    assert (await events(checker))[-1].row_count == 50_000
+    await spare.close()
+    assert not old.lives
+
+
+async def test_a_nursery_that_cannot_begin_is_no_lack_of_memory(tmp_path):
+    nursery = Nursery({"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)})
+    with pytest.raises(checks.CheckFailed, match="ended with code 1") as failure:
+        await events(checks.Checker(nursery.fork()))
+    assert not isinstance(failure.value, checks.CheckKilled)
+    nursery.close()

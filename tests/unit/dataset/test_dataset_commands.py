@@ -9,7 +9,8 @@ from sqlmodel import col, select
 from kit.blobs import Blob
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
 from kit.store import OutboxRow, check
-from services.dataset import checks, commands, domain, parts, store
+from services.dataset import app, checks, commands, domain, parts, store
+from services.dataset.uploads.news import New, UncomparedError, UncountedError
 from sluice.dataset import v1 as dataset
 
 PROJECT = "projects/p"
@@ -52,6 +53,7 @@ async def emitted(database):
 
 
 async def test_models_and_migrations_agree(database):
+    assert app.application  # which brings in every module that has tables
     assert await check(database, store.DatasetRow.metadata) == []
 
 
@@ -125,11 +127,44 @@ async def test_an_upload_makes_one_version_however_often_it_is_settled(database)
     assert await emitted(database) == ["dataset.created", "dataset_version.committed"]
 
 
+async def committed(database, upload, newest):
+    """Makes a version after the newest, of one row that is new there."""
+    name = f"{PROJECT}/datasets/d/versions/{newest}"
+    about = {"new": New(name, 1) if newest else None, "compared": name if upload.append else ""}
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE, **about))
+
+
+async def test_a_version_is_compared_with_the_newest_before_it_is_made(database):
+    await database.transact(create())
+    await committed(database, await complete(database), 0)
+    upload = await complete(database, b"b")
+    with pytest.raises(UncountedError) as wanted:
+        await committed(database, upload, 0)
+    assert wanted.value.version == f"{PROJECT}/datasets/d/versions/1"
+    async with database.read() as session:
+        assert (await store.UPLOADS.get(session, upload.name)).state == dataset.UPLOAD_STATE_VALIDATING
+    gone = New(f"{PROJECT}/datasets/d/versions/1", None)
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE, new=gone))
+    async with database.read() as session:
+        assert not (await store.get_version(session, f"{PROJECT}/datasets/d/versions/2")).HasField("rows_new")
+
+
+async def test_ids_are_compared_with_the_newest_version_before_rows_are_appended_to_it(database):
+    await database.transact(create())
+    for number, content in enumerate((b"a", b"b")):
+        await committed(database, await complete(database, content), number)
+    upload = await complete(database, b"c", append=True)
+    with pytest.raises(UncomparedError) as wanted:
+        await committed(database, upload, 1)
+    assert [each[-1] for each in (wanted.value.newest, wanted.value.compared)] == ["2", "1"]
+    await committed(database, upload, 2)
+
+
 async def test_a_version_that_appends_shares_the_parts_before_it(database):
     await database.transact(create())
-    for content, append in ((b"a", False), (b"b", True), (b"c", False)):
+    for number, (content, append) in enumerate(((b"a", False), (b"b", True), (b"c", False))):
         upload = await complete(database, content, append=append)
-        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, FINE))
+        await committed(database, upload, number)
     names = [f"{PROJECT}/datasets/d/versions/{number}" for number in (1, 2, 3)]
     async with database.read() as session:
         first, second, third = [await store.get_version(session, name) for name in names]
@@ -137,6 +172,7 @@ async def test_a_version_that_appends_shares_the_parts_before_it(database):
     assert digests[1][:1] == digests[0] and len(digests[1]) == 2 and len(digests[2]) == 1
     assert (second.base_version, second.row_count, second.rows_added) == (first.name, 6, 3)
     assert (third.base_version, third.row_count, dict(third.split_rows)["train"]) == ("", 3, 2)
+    assert [each.rows_new for each in (first, second, third)] == [3, 1, 1]
     assert len({each.digest for each in (first, second, third)}) == 3
 
 
@@ -150,9 +186,14 @@ async def test_a_blob_is_doomed_when_it_is_dropped_and_spared_when_somebody_name
         assert await parts.of(session, refused.name) == []
         assert await parts.doomed(session, database.clock() - timedelta(hours=1)) == []
         doomed = await parts.doomed(session, database.clock() + timedelta(seconds=1))
-    spared = {each.digest: await database.transact(lambda unit, each=each: parts.spare(unit, each)) for each in doomed}
+    async with database.read() as session:
+        spared = {each.digest: await parts.is_named(session, each) for each in doomed}
     own, shared = [parts.new_part(refused.name, 0, checks.Part(each, {})).digest for each in (b"own", b"shared")]
     assert spared == {own: False, shared: True}
+    for each in doomed:
+        await database.transact(lambda unit, each=each: parts.strike(unit, each))
+    async with database.read() as session:
+        assert await parts.doomed(session, database.clock() + timedelta(seconds=1)) == []
 
 
 async def test_parts_that_are_not_those_checked_make_no_version(database):
@@ -177,9 +218,8 @@ async def test_latest_is_the_newest_and_absent_is_said_so(database):
     async with database.read() as session:
         with pytest.raises(NotFound, match="has no version yet; upload"):
             await store.get_version(session, latest)
-    for _ in range(2):
-        upload = await complete(database)
-        await database.transact(lambda unit, name=upload.name: commands.commit_version(unit, name, FINE))
+    for number in range(2):
+        await committed(database, await complete(database), number)
     async with database.read() as session:
         assert (await store.get_version(session, latest)).version == 2
 

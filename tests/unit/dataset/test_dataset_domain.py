@@ -80,13 +80,14 @@ def test_an_upload_is_complete_with_its_last_byte():
 def test_a_format_that_is_not_read_is_refused_before_a_byte_is_sent(file_name):
     request = dataset.CreateUploadRequest(parent=PARENT, file_name=file_name, size_bytes=1)
     with pytest.raises(Invalid, match="known format") as refused:
-        domain.new_upload(request, "me", NOW)
+        domain.new_upload(request, dataset.Dataset(), "me", NOW)
     assert refused.value.violations[0][0] == "file_name"
 
 
 def test_an_upload_lives_for_a_week():
     request = dataset.CreateUploadRequest(parent=PARENT, file_name="a.jsonl", size_bytes=1)
-    assert domain.new_upload(request, "me", NOW).expire_time.ToDatetime(UTC) - NOW == domain.UPLOAD_LIVES
+    made = domain.new_upload(request, dataset.Dataset(), "me", NOW)
+    assert made.expire_time.ToDatetime(UTC) - NOW == domain.UPLOAD_LIVES
 
 
 def test_a_dataset_gets_the_slug_of_its_name_and_text_as_its_modality():

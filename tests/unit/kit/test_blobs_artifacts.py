@@ -96,7 +96,7 @@ def test_the_key_file_stays_outside_and_private(tmp_path: Path) -> None:
             FileKek.create(path, home=home)
     made = FileKek.create(tmp_path / "keys" / "kek", home=home)
     loaded = FileKek.load(tmp_path / "keys" / "kek", home=home)
-    assert loaded.unwrap(made.wrap(b"k" * 32)) == b"k" * 32 and loaded.key_id == made.key_id
+    assert loaded.unwrap(*made.wrap(b"k" * 32)) == b"k" * 32 and loaded.key_id == made.key_id
     (tmp_path / "keys" / "kek").chmod(0o644)
     with pytest.raises(PermissionError, match="chmod 600"):
         FileKek.load(tmp_path / "keys" / "kek", home=home)

@@ -27,6 +27,13 @@ message = st.one_of(
     st.fixed_dictionaries({"role": roles, "content": maybe}, optional={"name": odd, "tool_calls": odd}), odd
 )
 turn = st.one_of(st.fixed_dictionaries({"from": roles, "value": maybe}, optional={"weight": odd}), odd)
+paths = st.sampled_from(["a.png", "b/c.png", "", " "])
+pictured = {
+    name: st.one_of(st.lists(paths, max_size=3), paths, odd, st.lists(odd, max_size=2))
+    for name in ("images", "image", "image_path", "video", "frames", "audios")
+}
+marked = st.one_of(maybe, st.sampled_from(["<image>", "<image>a<image>", "a <image> b", "<video>"]))
+marks = st.sampled_from(["<image>", "<image>a<image>", "a"])
 about = {"id": odd, "group": odd, "tags": st.one_of(odd, st.lists(maybe, max_size=2)), "system": maybe, "extra": odd}
 row = st.one_of(
     st.fixed_dictionaries({"messages": st.one_of(st.lists(message, max_size=3), odd)}, optional=about),
@@ -42,6 +49,26 @@ row = st.one_of(
     st.fixed_dictionaries({"text": maybe}, optional=about),
 )
 listed = st.one_of(maybe, maybe, st.lists(maybe, max_size=2))
+shown = st.one_of(
+    st.fixed_dictionaries({"question": marked, "output": marked}, optional={**about, **pictured, "bbox": odd}),
+    st.fixed_dictionaries({"prompt": marked, "completion": marked}, optional={**about, **pictured, "question": maybe}),
+    st.fixed_dictionaries({"prompt": marked, "chosen": maybe, "rejected": maybe}, optional=pictured),
+    st.fixed_dictionaries({"text": marked, "label": maybe}, optional={**pictured, "caption": maybe}),
+    st.fixed_dictionaries({"query": marked, "positive": maybe}, optional=pictured),
+    st.fixed_dictionaries({"text": marks, "label": text, "images": st.lists(st.just("a"), max_size=2)}),
+    st.fixed_dictionaries({"query": marks, "positive": text, "images": st.lists(st.just("a"), max_size=2)}),
+    st.fixed_dictionaries(
+        {
+            "messages": st.lists(
+                st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": marked}),
+                min_size=1,
+                max_size=3,
+            ),
+            "images": st.lists(paths, max_size=3),
+        },
+        optional={**about, "image": odd},
+    ),
+)
 judged = st.one_of(
     st.fixed_dictionaries(
         {"chosen": maybe, "rejected": maybe},
@@ -77,7 +104,7 @@ def check(table: pa.Table, raw: list[bytes], row_schema: str) -> np.ndarray:
 
 @pytest.mark.parametrize("row_schema", sorted(SCHEMAS))
 @settings(max_examples=300, deadline=None)
-@given(rows=st.one_of(st.lists(row, min_size=1, max_size=4), st.lists(judged, min_size=1, max_size=4)))
+@given(rows=st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in (row, judged, shown))))
 def test_json_rows_are_vouched_for_only_where_they_are_right(row_schema: str, rows: list[Any]) -> None:
     raw = [json.dumps(each).encode() for each in rows]
     for cut in line_frames(iter([b"\n".join([*raw, b""])])):
@@ -100,6 +127,7 @@ KINDS: dict[pa.DataType, st.SearchStrategy[Any]] = {
 }
 FIELDS = """
 prompt completion instruction input output query response question answer system text label chosen rejected id tags
+image images video
 """
 
 

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from sluice.rows import SPLITS, UnknownFormatError
 from sluice.rows.checking import Rules
 from sluice.rows.convert import Outcome, convert
+from sluice.rows.erasing import sifted
 from sluice.rows.formats.compression import BombError, unpacked
 from sluice.rows.parts import Part
+from sluice.rows.recall import Forgotten, Recall
 from tests.unit.rows.stored import rows_of
 
 TALK = {"messages": [{"role": "user", "content": "问 question"}, {"role": "assistant", "content": "answer"}]}
@@ -122,10 +124,10 @@ USER, ANSWER = TALK["messages"]
         ),
         ({"messages": [USER, {**ANSWER, "tool_calls": [{}]}]}, "messages[1]", "unknown-field", "tools"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]},
+            {"messages": [{"role": "user", "content": [{"type": "file"}]}, ANSWER]},
             "messages[0].content[0]",
             "unsupported-content",
-            "images",
+            "files",
         ),
         ({**TALK, "id": [1]}, "id", "wrong-type", ""),
         ({**TALK, "tags": 5}, "tags", "wrong-type", ""),
@@ -195,7 +197,7 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
     assert run(tmp_path / name, name)[1] == run(jsonl(*rows))[1]
 
 
-@pytest.mark.parametrize("name", ["rows.docx", "rows", "rows.gz", "rows.jsonl.zip", "rows.parquet.gz"])
+@pytest.mark.parametrize("name", ["rows.docx", "rows", "rows.gz", "rows.jsonl.rar", "rows.parquet.gz"])
 def test_an_unknown_format_is_refused(name: str) -> None:
     with pytest.raises(UnknownFormatError, match=r"give \.jsonl"):
         run(b"", name)
@@ -359,3 +361,27 @@ def test_ten_thousand_rows_take_well_under_two_seconds() -> None:
     started = time.perf_counter()
     outcome, _ = run(content * 10_000)
     assert outcome.row_count == 10_000 and time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+@pytest.mark.parametrize("begun", ["[", '{"x":['])
+@pytest.mark.parametrize("levels", [150, 300, 3_000, 100_000])
+def test_a_row_that_is_nested_too_deeply_is_refused_before_it_breaks_a_parser(
+    levels: int, begun: str, name: str
+) -> None:
+    ended = begun.translate(str.maketrans("{[", "}]", '"x:'))[::-1]
+    deep = CANONICAL[:-1].encode() + b',"extra":' + (begun * levels + ended * levels).encode() + b"}"
+    rows = [CANONICAL.encode(), deep, json.dumps({**TALK, "note": '"[{' * 1_000}).encode()]
+    outcome, taken = run(b"\n".join(rows) if name == "rows.jsonl" else b"[" + b",".join(rows) + b"]", name)
+    if levels * len(ended) < 200:
+        assert outcome.accepted and len(taken) == 3
+    else:
+        assert kinds(outcome) == [(2, "", "nested-too-deep")]
+
+
+def test_forgotten_rows_are_looked_for_in_what_nobody_can_parse() -> None:
+    deep = b'{"id": "a", "messages": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    line = json.dumps({"row": 1, "content": deep.decode()}).encode() + b"\n"
+    assert Recall(Forgotten("salt", ["sha256:1"])).put_aside([line], {}) == [line]
+    assert sifted(line, ["id"], ["b"]) == (line, 0)
+    assert sifted(line, ["id"], ['"a"']) == (b"", 1)

@@ -33,6 +33,11 @@ class Script:
     rows: bytes = b""
     #: A WriteUpload breaks with UNAVAILABLE after so many chunks, once for each entry.
     breaks: list[int] = field(default_factory=list)
+    #: The bytes of assets, by digest, and how often each came.
+    assets: dict[str, bytes] = field(default_factory=dict)
+    asset_counts: dict[str, int] = field(default_factory=dict)
+    #: A WriteAssets breaks with UNAVAILABLE after so many pieces, once for each entry.
+    asset_breaks: list[int] = field(default_factory=list)
     #: How the checks of the next uploads end; empty means a version is made.
     refusals: list[dataset.Upload] = field(default_factory=list)
     jobs: dict[str, trainer.TrainingJob] = field(default_factory=dict)
@@ -53,6 +58,8 @@ class Script:
     too_early: int = 0
     events: dict[str, list[events.Event]] = field(default_factory=dict)
     dead_letters: list[events.DeadLetter] = field(default_factory=list)
+    damaged: list[dataset.DamagedBlob] = field(default_factory=list)
+    scrub: dataset.Scrub = field(default_factory=dataset.Scrub)
     policies: dict[str, registry.GatePolicy] = field(default_factory=dict)
     keys: dict[str, registry.ApiKey] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
@@ -119,6 +126,29 @@ class Datasets(dataset.DatasetServiceServicer, dataset.DatasetVersionServiceServ
             yield dataset.ReadDatasetVersionResponse(rows=line)
 
 
+class Assets(dataset.AssetServiceServicer):
+    """Every piece is a whole asset."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def NameAssets(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
+        missing = {each.digest for each in request.assets} - set(self.script.assets)
+        return dataset.NameAssetsResponse(missing_digests=sorted(missing))
+
+    async def WriteAssets(self, requests: Any, context: Any) -> Any:
+        script, count = self.script, 0
+        limit = script.asset_breaks.pop(0) if script.asset_breaks else None
+        async for request in requests:
+            if limit == count:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+            script.assets[request.digest] = request.data
+            script.asset_counts[request.digest] = script.asset_counts.get(request.digest, 0) + 1
+            count += 1
+        return dataset.WriteAssetsResponse(asset_count=count)
+
+
 class Uploads(dataset.UploadServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -130,7 +160,7 @@ class Uploads(dataset.UploadServiceServicer):
             script.upload_of_request[request.request_id] = name
             script.uploads[name] = dataset.Upload(
                 name=name, state=dataset.UPLOAD_STATE_OPEN, file_name=request.file_name,
-                size_bytes=request.size_bytes, digest=request.digest,
+                size_bytes=request.size_bytes, digest=request.digest, demands=request.demands,
             )  # fmt: skip
             script.received[name] = bytearray()
         first = dataset.Upload(name=script.upload_of_request[request.request_id], state=dataset.UPLOAD_STATE_OPEN)
@@ -467,10 +497,26 @@ class Access(registry.ApiKeyServiceServicer, registry.ProjectServiceServicer, ev
         await asyncio.Event().wait()
 
 
+class DamagedBlobs:
+    """What cannot be read."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    async def ListDamagedBlobs(self, request: Any, context: Any) -> Any:
+        if "ListDamagedBlobs" in self.script.faults:
+            await refuse(context, self.script.faults["ListDamagedBlobs"])
+        self.script.requests.append(request)
+        items, token = page({each.name: each for each in self.script.damaged}, request)
+        return dataset.ListDamagedBlobsResponse(damaged_blobs=items, next_page_token=token, scrub=self.script.scrub)
+
+
 UUID = "0193a5c2-7d1e-7abc-8def-0123456789ab"
 PARTS = (
     (Datasets, (dataset.add_DatasetServiceServicer_to_server, dataset.add_DatasetVersionServiceServicer_to_server)),
     (Uploads, (dataset.add_UploadServiceServicer_to_server,)),
+    (Assets, (dataset.add_AssetServiceServicer_to_server,)),
+    (DamagedBlobs, (dataset.add_DamagedBlobServiceServicer_to_server,)),
     (Jobs, (trainer.add_TrainingJobServiceServicer_to_server,)),
     (Models, (registry.add_ModelServiceServicer_to_server, registry.add_ModelVersionServiceServicer_to_server)),
     (Evaluations, (evaluator.add_EvaluationServiceServicer_to_server,)),

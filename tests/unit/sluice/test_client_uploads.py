@@ -1,13 +1,16 @@
 """Uploads: whole, broken off, repeated, refused."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+import zstandard
 from scripted_suite import Script
 
 from kit.rpc.errors import Corrupt, Invalid, NotFound
 from sluice import AsyncClient, Client
 from sluice.client import RowsRefused
+from sluice.client.chunks import chunks
 from sluice.compat import DatasetHub
 from sluice.dataset import v1 as dataset
 
@@ -123,3 +126,17 @@ async def test_the_asynchronous_client_does_the_same(address, script: Script, fi
         version = await client.datasets.upload(name="d", path=file, task_type="sft")
         script.rows = b'{"text": "a"}\n{"text": "b"}\n'
         assert [row["text"] async for row in client.datasets.read(version.name, "train")] == ["a", "b"]
+
+
+async def test_chunks_are_compressed_where_they_leave_slowly(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "p", "completion": "c"}\n' * 300_000)
+    upload = dataset.Upload(name="u", size_bytes=path.stat().st_size)
+    sent = []
+    async for chunk in chunks(upload, path, lambda done, total: None):
+        sent.append(chunk)
+        await asyncio.sleep(0.06)  # some 17 MB a second
+    as_they_are = [not chunk.compression for chunk in sent]
+    assert all(as_they_are[:4]) and not any(as_they_are[4:]) and len(sent) == 11
+    unpacked = [zstandard.decompress(each.data) if each.compression else each.data for each in sent]
+    assert b"".join(unpacked) == path.read_bytes()

@@ -1,0 +1,53 @@
+"""Rows looked for in stored parts, and parts written anew without them, in the checking process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+from services.dataset.checks import wire
+from services.dataset.checks.child import Wire
+
+#: What is read of a part at least at once where one column is wanted.
+_READ_BYTES = 64 << 10
+
+
+def match(task: wire.Match, wires: Wire) -> list[int]:
+    """Counts the rows of each part that match."""
+    from sluice.rows import erasing
+
+    return [erasing.count(file, task.column, task.values) for file in _files(wires, task.parts, _READ_BYTES)]
+
+
+def erase(task: wire.Erase, wires: Wire) -> list[int]:
+    """Sends the parts that have such rows without them; returns how many each part had."""
+    from sluice.rows import erasing
+
+    counts = []
+    for file in _files(wires, task.parts, _READ_BYTES):
+        count = erasing.count(file, task.column, task.values)
+        if count:
+            file.seek(0)
+            wires.part(erasing.without(io.BytesIO(file.read()), task.column, task.values))
+        counts.append(count)
+    return counts
+
+
+def sift(task: wire.Sift, wires: Wire) -> list[int]:
+    """Sends each file of rows that were put aside without those that match; returns how many went from each."""
+    from sluice.rows import erasing
+
+    gone = []
+    for file in _files(wires, task.parts):
+        lines, count = erasing.sifted(file.read(), task.names, set(task.values))
+        wires.send(wire.ASIDE, lines)
+        gone.append(count)
+    return gone
+
+
+def _files(wires: Wire, parts: Sequence[wire.Stretch], buffer_bytes: int = 4 << 20) -> Iterator[io.BufferedReader]:
+    place = 0
+    for part in parts:
+        wires.tick(part.rows_before)
+        yield wires.file(place, part.size, buffer_bytes)
+        place += part.size

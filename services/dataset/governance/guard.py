@@ -1,0 +1,216 @@
+"""The one gate before every rpc about a dataset: may this caller, and who read; what the rpc does is not known here.
+
+Roles are judged before it (kit.auth). A grant never lets anybody do what no role of theirs allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+from kit.auth import ALL_PROJECTS, AccessSnapshot, Principal
+from kit.rpc.call import Call, current_call
+from kit.rpc.errors import Denied, Fault, NotFound
+from kit.store import Database
+from services.dataset import store
+from services.dataset.governance import grants
+from services.dataset.governance.audit import Audit, Reading
+from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
+from sluice.types import v1 as types
+
+READS = ("Get", "List", "Watch", "Read")
+#: Rpcs that stream what rows hold leave an entry in the audit record.
+AUDITED = "Read"
+#: Rpcs that need no right on the dataset: what they tell, they tell to auditors.
+UNGUARDED = frozenset({"CreateDataset", "ListAuditEntries"})
+#: Rpcs that need to read only, whatever their name says: what they make changes no row and no right.
+ONLY_READ = frozenset({"CreateErasure", "CreateGrant", "DeleteGrant"})
+_DATASET = re.compile(r"(projects/[a-z0-9-]+)/datasets/([a-z0-9-]+)(/.*)?")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Judges by datasets, their owners and grants. ``find`` gives the principal of a name while its key works."""
+
+    database: Database
+    audit: Audit
+    find: Callable[[str], Principal | None] = lambda name: None
+
+    async def check(self, method: str, message: Any, known: set[str]) -> None:
+        """Raises NotFound when a dataset named in the message is not for this caller to know, Denied when not to
+        change.
+
+        ``known`` are the datasets that were judged before in the same call.
+        """
+        if method in UNGUARDED:
+            return
+        principal = self._behind(message)
+        wanted = dataset.RIGHT_READ if method.startswith(READS) or method in ONLY_READ else dataset.RIGHT_WRITE
+        for project, name in set(_datasets(message)):
+            if name not in known and not principal.service:
+                await self._judge(principal, project, name, wanted)
+                known.add(name)
+
+    def _behind(self, message: Any) -> Principal:
+        """The caller; where a service asks on somebody's behalf, that one."""
+        principal = current_call().principal
+        name = getattr(message, "on_behalf_of", "")
+        if not principal.service or not name or name.startswith("services/"):
+            return principal
+        return self.find(name) or Principal(name, frozenset())
+
+    async def _judge(self, principal: Principal, project: str, name: str, wanted: dataset.Right) -> None:
+        async with self.database.read() as session:
+            if name.endswith("/-") or project == "projects/-":
+                found = list(await grants.restricted(session, project))
+            else:
+                found = await store.DATASETS.find(session, name=name)
+                if not found:
+                    raise _missing(name)
+            for each in found:
+                closed = each.access == dataset.DATASET_ACCESS_GRANTED
+                rights = await grants.rights_on(session, each.name) if closed else {}
+                if not grants.may(principal, each, rights, dataset.RIGHT_READ):
+                    raise _missing(name)
+                if not grants.may(principal, each, rights, wanted):
+                    raise Denied(
+                        f"`{principal.name}` may read `{each.name}` and not change it; its owner or an administrator "
+                        "can grant it write",
+                        reason=errors.ERROR_REASON_ROLE_REQUIRED,
+                    )
+
+
+class Guarded:
+    """A servicer behind the guard: it has the same rpcs, and none of them can be called past it."""
+
+    def __init__(self, servicer: object, service: str, guard: Guard) -> None:
+        """``service`` is the full name of the gRPC service."""
+        self._servicer = servicer
+        self._methods: dict[str, MethodDescriptor] = {
+            method.name: method for method in descriptor_pool.Default().FindServiceByName(service).methods
+        }
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        method = self._methods.get(name)
+        if method is None:
+            raise AttributeError(name)
+        behavior = getattr(self._servicer, name)
+        if method.server_streaming:
+            return self._streaming(name, behavior)
+        return self._single(name, behavior, method.client_streaming)
+
+    def _single(self, name: str, behavior: Any, client_streaming: bool) -> Any:
+        async def respond(request: Any, context: Any) -> Any:
+            known: set[str] = set()
+            if client_streaming:
+                return await behavior(self._each(name, request, known), context)
+            await self._guard.check(name, request, known)
+            return await behavior(request, context)
+
+        return respond
+
+    async def _each(self, name: str, requests: AsyncIterator[Any], known: set[str]) -> AsyncIterator[Any]:
+        async for request in requests:
+            await self._guard.check(name, request, known)
+            yield request
+
+    def _streaming(self, name: str, behavior: Any) -> Any:
+        async def respond(request: Any, context: Any) -> AsyncIterator[Any]:
+            audit, call = self._guard.audit, current_call()
+            of, resource = _subject(request) if name.startswith(AUDITED) else ("", "")
+            try:
+                await self._guard.check(name, request, set())
+            except Fault:
+                if of:
+                    await audit.end(await audit.begin(call, of, resource), dataset.AUDIT_OUTCOME_REFUSED)
+                raise
+            responses: AsyncGenerator[Any] = behavior(request, context)
+            told = self._recorded(call, of, resource, responses) if of else responses
+            async with aclosing(told):
+                async for response in told:
+                    yield response
+
+        return respond
+
+    async def _recorded(
+        self, call: Call, of: str, resource: str, responses: AsyncGenerator[Any]
+    ) -> AsyncGenerator[Any]:
+        audit = self._guard.audit
+        reading = await audit.begin(call, of, resource)
+        outcome = dataset.AUDIT_OUTCOME_BROKEN
+        try:
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
+                    _count(reading, response)
+            outcome = dataset.AUDIT_OUTCOME_COMPLETE
+        finally:
+            await audit.end(reading, outcome)
+
+
+def guarded(servicers: list[tuple[Any, Any]], guard: Guard) -> list[tuple[Any, Any]]:
+    """Pairs (generated add function, servicer) with each servicer behind the guard."""
+    return [(add, Guarded(servicer, _service_of(add), guard)) for add, servicer in servicers]
+
+
+def principals(access: AccessSnapshot, enabled: bool) -> Callable[[str], Principal | None]:
+    """Who has a name, among those whose keys work; where nobody needs a key, everybody is an administrator."""
+
+    def find(name: str) -> Principal | None:
+        if not enabled:
+            return Principal(name, frozenset({(ALL_PROJECTS, int(types.ROLE_ADMIN))}))
+        return next((principal for principal, _ in access.table.keys.values() if principal.name == name), None)
+
+    return find
+
+
+def _service_of(add: Any) -> str:
+    """`sluice.dataset.v1.DatasetService` of `add_DatasetServiceServicer_to_server`."""
+    return f"sluice.dataset.v1.{add.__name__.removeprefix('add_').removesuffix('Servicer_to_server')}"
+
+
+def _count(reading: Reading, response: Message) -> None:
+    """What one message has brought; rows are lines, where it holds lines."""
+    reading.size_bytes += response.ByteSize()
+    lines = getattr(response, "rows", None)
+    if isinstance(lines, bytes):
+        reading.count(lines.count(b"\n"))
+
+
+def _subject(message: Message) -> tuple[str, str]:
+    """The dataset and the resource that a read is about."""
+    for value in _texts(message):
+        if found := _DATASET.fullmatch(value):
+            return f"{found[1]}/datasets/{found[2]}", value
+    return "", ""
+
+
+def _datasets(message: Message) -> Iterator[tuple[str, str]]:
+    for value in _texts(message):
+        if found := _DATASET.fullmatch(value):
+            yield found[1], f"{found[1]}/datasets/{found[2]}"
+
+
+def _texts(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            continue
+        for part in value if field.is_repeated else [value]:
+            if isinstance(part, Message):
+                yield from _texts(part)
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                yield part
+
+
+def _missing(name: str) -> NotFound:
+    """What is not for a caller to know does not exist for them."""
+    return NotFound(f"Dataset `{name}` does not exist", resource=("Dataset", name))

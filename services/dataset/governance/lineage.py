@@ -1,0 +1,175 @@
+"""Which model versions saw which rows, as other services told it by events; weights and rows are not known here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel, col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from kit.rpc.names import parent_of
+from kit.store import Unit, UtcTime
+from services.dataset.erasure.domain import ERASURES
+from sluice.dataset import v1 as dataset
+
+AT_A_TIME = 500
+
+
+class ModelRow(SQLModel, table=True):
+    """A model version and the one it starts from."""
+
+    __tablename__ = "dataset_model"
+    model_version: str = Field(primary_key=True)
+    base: str = Field(default="", index=True)
+    time: datetime = Field(sa_type=UtcTime)
+
+
+class UseRow(SQLModel, table=True):
+    """A model version that was trained on a dataset version, or judged by one; `dataset_digest` is the one it had."""
+
+    __tablename__ = "dataset_use"
+    model_version: str = Field(primary_key=True)
+    dataset_version: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    dataset: str = Field(index=True)
+    seen: int
+    dataset_digest: str = ""
+    time: datetime = Field(sa_type=UtcTime)
+
+
+class JobRow(SQLModel, table=True):
+    """A training job that is not over and the dataset version it reads."""
+
+    __tablename__ = "dataset_job"
+    job: str = Field(primary_key=True)
+    dataset_version: str = Field(index=True)
+
+
+async def note_model(unit: Unit, model_version: str, base: str, time: datetime) -> None:
+    """Puts down what a model version starts from."""
+    await unit.session.merge(ModelRow(model_version=model_version, base=base, time=time))
+
+
+async def note_use(unit: Unit, use: dataset.ModelUse, time: datetime) -> None:
+    """Puts down that a model version saw a dataset version."""
+    row = UseRow(
+        model_version=use.model_version,
+        dataset_version=use.dataset_version,
+        source=use.source,
+        dataset=parent_of(use.dataset_version),
+        seen=use.seen,
+        dataset_digest=use.dataset_digest,
+        time=time,
+    )
+    await unit.session.merge(row)
+
+
+async def begin_job(unit: Unit, job: str, dataset_version: str) -> None:
+    """Puts down that a job is going to read a dataset version."""
+    await unit.session.merge(JobRow(job=job, dataset_version=dataset_version))
+
+
+async def end_job(unit: Unit, job: str) -> None:
+    """A job reads no more."""
+    row = await unit.session.get(JobRow, job)
+    if row is not None:
+        await unit.session.delete(row)
+
+
+async def wanted_by_jobs(session: AsyncSession, versions: Collection[str]) -> set[str]:
+    """Those of the versions that a job reads which is not over."""
+    query = select(JobRow.dataset_version).where(col(JobRow.dataset_version).in_(versions))
+    return set((await session.exec(query)).all())
+
+
+async def uses_of(session: AsyncSession, of: str) -> list[dataset.ModelUse]:
+    """Who saw a dataset or one version of it, newest first; models that start from those that were trained included."""
+    whole = "/versions/" not in of
+    query = select(UseRow).where(col(UseRow.dataset) == of if whole else col(UseRow.dataset_version) == of)
+    rows = (await session.exec(query)).all()
+    uses = [_use(row) for row in rows]
+    inherited = await _inherited(session, [use for use in uses if use.seen == dataset.SEEN_TRAINED])
+    return sorted([*uses, *inherited], key=lambda use: (-use.time.ToNanoseconds(), *_identity(use)))
+
+
+async def touched(session: AsyncSession, erasure: dataset.Erasure) -> list[dataset.ModelUse]:
+    """The model versions that saw the rows of an erasure: versions it changed, at a digest from before it did.
+
+    Where nobody said at which digest, whoever saw the version before the end of the erasure counts.
+    """
+    of = parent_of(erasure.name)
+    changed = {change.dataset_version for change in erasure.changes}
+    cleaned = set() if erasure.dry_run else await _digests_since(session, of, erasure)
+    trained = [
+        use
+        for use in await uses_of(session, of)
+        if use.dataset_version in changed
+        and use.seen != dataset.SEEN_INHERITED
+        and use.dataset_digest not in cleaned
+        and (use.dataset_digest or _before_end(use, erasure))
+    ]
+    inherited = await _inherited(session, [use for use in trained if use.seen == dataset.SEEN_TRAINED])
+    return sorted([*trained, *inherited], key=_identity)
+
+
+async def _inherited(session: AsyncSession, trained: Iterable[dataset.ModelUse]) -> list[dataset.ModelUse]:
+    """Those that start from models that were trained, or from such in turn."""
+    found: dict[tuple[str, ...], dataset.ModelUse] = {}
+    frontier = list(trained)
+    while frontier:
+        by_base: dict[str, list[dataset.ModelUse]] = {}
+        for use in frontier:
+            by_base.setdefault(use.model_version, []).append(use)
+        frontier = []
+        for row in await _children(session, by_base):
+            for use in by_base[row.base]:
+                child = dataset.ModelUse()
+                child.CopyFrom(use)
+                child.model_version, child.seen, child.source = row.model_version, dataset.SEEN_INHERITED, row.base
+                child.time.FromDatetime(row.time)
+                if _identity(child) not in found:
+                    found[_identity(child)] = child
+                    frontier.append(child)
+    return list(found.values())
+
+
+async def _children(session: AsyncSession, bases: Mapping[str, object]) -> list[ModelRow]:
+    names, found = sorted(bases), list[ModelRow]()
+    for start in range(0, len(names), AT_A_TIME):
+        query = select(ModelRow).where(col(ModelRow.base).in_(names[start : start + AT_A_TIME]))
+        found += (await session.exec(query)).all()
+    return found
+
+
+async def _digests_since(session: AsyncSession, of: str, erasure: dataset.Erasure) -> set[str]:
+    """The digests that versions have had since an erasure changed them: whoever saw those did not see its rows."""
+    later = {(change.dataset_version, change.digest) for change in erasure.changes}
+    for each in await ERASURES.find(session, parent=of, dry_run=False):
+        if each.create_time.ToNanoseconds() > erasure.create_time.ToNanoseconds():
+            later |= {
+                (change.dataset_version, change.digest)
+                for change in each.changes
+                if (change.dataset_version, change.old_digest) in later
+            }
+    return {digest for _, digest in later if digest}
+
+
+def _before_end(use: dataset.ModelUse, erasure: dataset.Erasure) -> bool:
+    return not erasure.HasField("end_time") or use.time.ToNanoseconds() < erasure.end_time.ToNanoseconds()
+
+
+def _identity(use: dataset.ModelUse) -> tuple[str, ...]:
+    return (use.model_version, use.dataset_version, use.source, use.dataset_digest)
+
+
+def _use(row: UseRow) -> dataset.ModelUse:
+    use = dataset.ModelUse(
+        model_version=row.model_version,
+        dataset_version=row.dataset_version,
+        dataset_digest=row.dataset_digest,
+        seen=row.seen,  # type: ignore[arg-type]
+        source=row.source,
+    )
+    use.time.FromDatetime(row.time)
+    return use
