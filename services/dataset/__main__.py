@@ -2,14 +2,14 @@
 
 from kit.serve import run
 from services.dataset.app import application
-from services.dataset.lean import return_memory, without_pandas
+from services.dataset.lean import share_memory, without_pandas
 from services.dataset.settings import load
 
 
 def main() -> None:
     """Serves until SIGTERM."""
     without_pandas()
-    return_memory()
+    share_memory()
     run(load, application)
 
 

@@ -1,4 +1,4 @@
-"""Keeps a process small: no pandas, and no memory held back; what the process does is not known here."""
+"""Keeps a process small: no pandas, and its memory in one place; what the process does is not known here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 #: Parameters of mallopt(3), as glibc numbers them.
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-#: Larger than this are the pieces of an upload and the parts of a version, and little else.
-_LARGE_BYTES = 4 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+#: Larger than the pieces of an upload and the parts of a version: these come again and again, and new pages are dear.
+_LARGE_BYTES = 64 << 20
 
 
 class _Absent(MetaPathFinder):
@@ -33,8 +33,8 @@ def without_pandas() -> None:
         sys.meta_path.insert(0, _Absent())
 
 
-def return_memory() -> None:
-    """From now on what was large goes back to the system when it is freed, and threads share what is held back.
+def share_memory() -> None:
+    """From now on all threads take memory from one place, where what was freed is there for the next that comes.
 
     Else each thread that has once seen a piece of 8 MiB keeps as much. Does nothing where the C library is not glibc.
     """
@@ -42,3 +42,4 @@ def return_memory() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES)

@@ -18,7 +18,7 @@ SPLIT, KEY = "split", "key"
 #: Columns that say something about a row and are not what it says.
 ABOUT = ("id", "group", "tags")
 #: A part is written when it has gathered so many bytes of Arrow; a version of 5 GB has some 200 parts.
-PART_BYTES = 24 << 20
+PART_BYTES = 16 << 20
 #: What a reader holds at once.
 ROW_GROUP_BYTES = 8 << 20
 _WITHIN, _AFTER = "\x1f", "\x1e"

@@ -23,7 +23,7 @@ from sluice.dataset import v1 as dataset
 PATIENCE_S = 30.0
 _LOOK_S = 1.0
 #: What is held of the pieces that came last, of all uploads together.
-RECENT_BYTES = 32 << 20
+RECENT_BYTES = 16 << 20
 
 
 async def holds_pieces(session: AsyncSession, space: str) -> bool:
