@@ -120,8 +120,8 @@ class Peer:
         return self._process.stdout.readline().strip()
 
 
-def write_rows(file: Path, size: int, seed: int = 0) -> int:
-    """Writes conversations of both languages, about 500 bytes each; returns how many."""
+def write_rows(file: Path, size: int, seed: int = 0, *, ids: bool = True) -> int:
+    """Writes conversations of both languages, about 500 bytes each, with or without `ids`; returns how many."""
     rng = random.Random(seed)
     words = [
         "account",
@@ -149,6 +149,7 @@ def write_rows(file: Path, size: int, seed: int = 0) -> int:
             messages = [
                 {"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, said, strict=True)
             ]
-            out.write(json.dumps({"id": str(rows), "messages": messages}, ensure_ascii=False) + "\n")
+            about = {"id": str(rows)} if ids else {}
+            out.write(json.dumps({**about, "messages": messages}, ensure_ascii=False) + "\n")
             rows += 1
     return rows
