@@ -231,12 +231,12 @@ class UploadSupervisor:
         try:
             await self.database.transact(lambda unit: command(unit, upload))
         except UncomparedError as uncompared:
-            if await shares_ids(self.database, self.analyst, self.spare.take(), uncompared, upload):
+            if await shares_ids(self.database, self.analyst, self.spare, uncompared, upload):
                 await self.stored.drop(upload)
                 return
             await self._end(upload, partial(command, compared=uncompared.newest))
         except UncountedError as uncounted:
-            count = await count_new(self.database, self.analyst, self.spare.take(), uncounted.version, upload)
+            count = await count_new(self.database, self.analyst, self.spare, uncounted.version, upload)
             await self._end(upload, partial(command, new=New(uncounted.version, count)))
         failpoint("dataset_upload_ended")
 

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from services.dataset.checks import wire
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: What is asked for at most at once.
 READ_BYTES = 4 << 20
+#: What is asked for at least at once of a part of which some columns are wanted: its footer, and not their neighbors.
+PART_READ_BYTES = 64 << 10
 #: How often is told how far it is.
 TICK_S = 0.2
 
@@ -95,6 +97,14 @@ class Wire:
     def file(self, start: int, size: int, buffer_bytes: int = READ_BYTES) -> io.BufferedReader:
         """So many bytes as a file; at least ``buffer_bytes`` of them are asked for at once."""
         return io.BufferedReader(RemoteFile(self.read, start, size), buffer_bytes)
+
+    def parts(
+        self, parts: Sequence[wire.Stretch], begin: int = 0, buffer_bytes: int = PART_READ_BYTES
+    ) -> Iterator[tuple[wire.Stretch, io.BufferedReader]]:
+        """Stored parts as files; their bytes come one after the other, from ``begin`` on."""
+        for part in parts:
+            yield part, self.file(begin, part.size, buffer_bytes)
+            begin += part.size
 
     def _take(self, size: int) -> bytes:
         content = self._incoming.read(size)

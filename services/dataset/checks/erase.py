@@ -6,17 +6,14 @@ import io
 from collections.abc import Iterator, Sequence
 
 from services.dataset.checks import wire
-from services.dataset.checks.child import Wire
-
-#: What is read of a part at least at once where one column is wanted.
-_READ_BYTES = 64 << 10
+from services.dataset.checks.child import PART_READ_BYTES, READ_BYTES, Wire
 
 
 def match(task: wire.Match, wires: Wire) -> list[int]:
     """Counts the rows of each part that match."""
     from sluice.rows import erasing
 
-    return [erasing.count(file, task.column, task.values) for file in _files(wires, task.parts, _READ_BYTES)]
+    return [erasing.count(file, task.column, task.values) for file in _files(wires, task.parts, PART_READ_BYTES)]
 
 
 def erase(task: wire.Erase, wires: Wire) -> list[int]:
@@ -24,7 +21,7 @@ def erase(task: wire.Erase, wires: Wire) -> list[int]:
     from sluice.rows import erasing
 
     counts = []
-    for file in _files(wires, task.parts, _READ_BYTES):
+    for file in _files(wires, task.parts, PART_READ_BYTES):
         count = erasing.count(file, task.column, task.values)
         if count:
             file.seek(0)
@@ -38,16 +35,14 @@ def sift(task: wire.Sift, wires: Wire) -> list[int]:
     from sluice.rows import erasing
 
     gone = []
-    for file in _files(wires, task.parts):
+    for file in _files(wires, task.parts, READ_BYTES):
         lines, count = erasing.sifted(file.read(), task.names, set(task.values))
         wires.send(wire.ASIDE, lines)
         gone.append(count)
     return gone
 
 
-def _files(wires: Wire, parts: Sequence[wire.Stretch], buffer_bytes: int = 4 << 20) -> Iterator[io.BufferedReader]:
-    place = 0
-    for part in parts:
+def _files(wires: Wire, parts: Sequence[wire.Stretch], buffer_bytes: int) -> Iterator[io.BufferedReader]:
+    for part, file in wires.parts(parts, buffer_bytes=buffer_bytes):
         wires.tick(part.rows_before)
-        yield wires.file(place, part.size, buffer_bytes)
-        place += part.size
+        yield file

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 #: What is asked for at once of a file that is read here and there.
 _SMALL_READ_BYTES = 256 << 10
 
-#: The same of a stored part of which one column is read.
-_FOOTER_READ_BYTES = 64 << 10
-
 
 def check(task: wire.Task, wires: Wire) -> wire.Outcome:
     """Checks one file and sends its parts."""
@@ -56,11 +53,10 @@ def _ids_before(task: wire.Task, wires: Wire) -> SeenIds:
 
     from sluice.rows.ids import SeenIds, of_part
 
-    seen, start = SeenIds(), task.size + task.tokenizer_bytes
-    for part in task.before:
-        ids = of_part(cast(BinaryIO, wires.file(start, part.size, _FOOTER_READ_BYTES)))
+    seen = SeenIds()
+    for part, file in wires.parts(task.before, task.size + task.tokenizer_bytes):
+        ids = of_part(cast(BinaryIO, file))
         seen.add(ids, np.arange(part.rows_before + 1, part.rows_before + 1 + len(ids)))
-        start += part.size
     return seen
 
 

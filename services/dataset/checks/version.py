@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from sluice.rows.profile import Difference, Duplicates, Statistics
     from sluice.rows.profile.difference import Keyed, Rows
 
-#: What is read of a part at least at once: its footer, and not the columns beside one that is short.
-_READ_BYTES = 64 << 10
 #: Rows that are looked at together.
 _BATCH_ROWS = 16_384
 
@@ -62,7 +61,7 @@ def shared_ids(task: wire.SharedIds, wires: Wire) -> int:
     from sluice.rows.ids import SeenIds, of_part
 
     def ids(parts: Sequence[wire.Stretch], begin: int) -> Iterator[pa.ChunkedArray]:
-        return (of_part(wires.file(start, part.size, _READ_BYTES)) for part, start in _placed(parts, begin))
+        return (of_part(file) for _, file in wires.parts(parts, begin))
 
     seen = SeenIds()
     for found in ids(task.before, 0):
@@ -75,8 +74,8 @@ def _contents(wires: Wire, parts: Sequence[wire.Stretch]) -> Iterator[pa.RecordB
     from sluice.rows.parts import ABOUT, KEY
 
     done = 0
-    for part, start in _placed(parts):
-        for batch in _batches(wires, part, start, lambda name: name not in (*ABOUT, KEY)):
+    for _, file in wires.parts(parts):
+        for batch in _batches(file, lambda name: name not in (*ABOUT, KEY)):
             yield batch
             done += len(batch)
             wires.tick(done)
@@ -91,9 +90,9 @@ def _sides(task: wire.Compare, wires: Wire) -> tuple[Rows, Rows]:
 
     def keys(parts: Sequence[wire.Stretch], begin: int) -> Iterator[Keyed]:
         nonlocal done
-        for part, start in _placed(parts, begin):
+        for part, file in wires.parts(parts, begin):
             row = part.rows_before + 1
-            for batch in _batches(wires, part, start, (KEY, SPLIT).__contains__):
+            for batch in _batches(file, (KEY, SPLIT).__contains__):
                 yield Keyed(row, batch.column(KEY), batch.column(SPLIT))
                 row += len(batch)
                 done += len(batch)
@@ -103,17 +102,10 @@ def _sides(task: wire.Compare, wires: Wire) -> tuple[Rows, Rows]:
     return lambda: keys(task.before, 0), lambda: keys(task.after, middle)
 
 
-def _placed(parts: Sequence[wire.Stretch], begin: int = 0) -> Iterator[tuple[wire.Stretch, int]]:
-    """Each part and where its bytes begin."""
-    for part in parts:
-        yield part, begin
-        begin += part.size
-
-
-def _batches(wires: Wire, part: wire.Stretch, start: int, wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
+def _batches(part: io.BufferedReader, wanted: Callable[[str], bool]) -> Iterator[pa.RecordBatch]:
     """Some columns of a part; of the others not even the bytes are asked for."""
     import pyarrow.parquet
 
-    file = pyarrow.parquet.ParquetFile(wires.file(start, part.size, _READ_BYTES))
+    file = pyarrow.parquet.ParquetFile(part)
     names = [name for name in file.schema_arrow.names if wanted(name)]
     yield from file.iter_batches(_BATCH_ROWS, columns=names)

@@ -12,8 +12,9 @@ from kit.rpc.errors import Exhausted, NotFound
 from services.dataset import checks, parts, store
 from services.dataset.analysis import Analyst, Rows
 from services.dataset.media import assets
+from services.dataset.uploads.comparing import count_new, shares_ids
 from services.dataset.uploads.judging import StoredParts
-from services.dataset.uploads.news import New, UncountedError, rows_new
+from services.dataset.uploads.news import New, UncomparedError, UncountedError, rows_new
 from sluice.dataset import v1 as dataset
 from sluice.rows.columns import CANONICAL
 from sluice.rows.parts import encode
@@ -185,6 +186,13 @@ async def test_new_rows_are_those_whose_content_is_nowhere_before(world):
     before = await world.version(1, numbered(0, 100), numbered(100, 200))
     added = await world.version(2, numbered(100, 200), [*numbered(190, 210), *numbered(205, 210)])
     assert await world.analyst.count_new(checks.Checker(), before, added.parts) == 15
+
+
+async def test_no_process_is_begun_for_a_version_that_is_gone(world):
+    spare, gone, upload = checks.Spare(), "projects/p/datasets/d/versions/9", "projects/p/datasets/d/uploads/u"
+    assert await count_new(world.database, world.analyst, spare, gone, upload) is None
+    assert await shares_ids(world.database, world.analyst, spare, UncomparedError(gone, ""), upload)
+    assert spare.nursery is None
 
 
 def test_a_commit_wants_rows_compared_with_the_newest_version():
