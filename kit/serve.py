@@ -18,11 +18,23 @@ import grpc
 from kit import telemetry
 from kit.auth import AccessSnapshot, Authenticator, Identity, Verifier, authorize
 from kit.blobs import EncryptedBlobs, FileKek, open_store
-from kit.bus import Bus, Consumer, EventServicer, Handlers, Inlets, Reconciler, Relay, Retention, consumed_services
+from kit.bus import (
+    Bus,
+    Consumer,
+    EventServicer,
+    Handlers,
+    Inlets,
+    Reconciler,
+    Relay,
+    Retention,
+    Sift,
+    consumed_services,
+)
 from kit.rpc.call import enter, system_call
 from kit.rpc.client import connect
 from kit.rpc.errors import Fault
 from kit.rpc.interceptors import interceptors
+from kit.rpc.interceptors.auth import Refused
 from kit.rpc.server import Server, serve
 from kit.settings import Settings
 from kit.store import Database, alone, migrate
@@ -135,6 +147,10 @@ class Application:
     generic_handlers: Iterable[grpc.GenericRpcHandler] = ()
     #: Full names of further services that reflection shows.
     reflected: Iterable[str] = ()
+    #: Which of its events a member of their project may see; absent means all.
+    sift: Sift | None = None
+    #: Is told the messages of calls that their callers have no role for.
+    refused: Refused | None = None
     #: What serves EventService, given the one that reads the own log.
     event_log: Callable[[EventServicer], events.EventServiceServicer] = lambda own: own
 
@@ -170,11 +186,11 @@ async def serving(runtime: Runtime, database: Database, application: Application
             reconciler = Reconciler(database, service, logs, handlers, every_s=settings.reconcile_s)
             bus.on_connect(reconciler.wake)
             loops += [Consumer(database, bus, service, handlers, application.inlets).run, reconciler.run]
-        event_log = application.event_log(EventServicer(database, bus))
+        event_log = application.event_log(EventServicer(database, bus, sift=application.sift))
         server = await serve(
             settings.address(service),
             [*application.servicers, (events.add_EventServiceServicer_to_server, event_log)],
-            interceptors(runtime.authenticator, authorize, runtime.access.has_project),
+            interceptors(runtime.authenticator, authorize, runtime.access.has_project, application.refused),
             generic_handlers=list(application.generic_handlers),
             reflected=application.reflected,
         )

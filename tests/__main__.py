@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import random
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,13 @@ from tests.parts import LIMIT_S, PARTS, of_each
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-#: The fast and telling ones first.
-ORDER = ("style", "unit", "conformance", "contract", "integration", "recipes", "faults", "e2e")
+#: Stages, one after the other, of lanes that run side by side; in each the fast and telling folders first. Integration
+#: tests wait for other processes half of their time. Canaries of `e2e` judge how fast answers come, so it runs alone.
+STAGES = (
+    (("style", "unit", "conformance", "contract", "recipes", "faults"), ("integration",)),
+    (("e2e",),),
+)
+FOLDERS = [folder for lanes in STAGES for lane in lanes for folder in lane]
 #: What a part that is stopped gets to end its suites in order.
 STOP_S = 30.0
 NOTHING_TO_RUN = 5  # pytest's status
@@ -52,28 +57,40 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="with --prove: only name the parts and their tests")
     parser.add_argument("names", nargs="*", help="only these folders, or parts")
     options = parser.parse_args()
-    known = [part.name for part in PARTS] if options.prove else ORDER
+    known = [part.name for part in PARTS] if options.prove else FOLDERS
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"there is no {' and no '.join(unknown)}; there are {', '.join(known)}")
     names = [name for name in known if name in options.names or not options.names]
     seed = str(options.seed if options.seed is not None else os.environ.get("SEED") or random.randrange(10**6))
+    started = time.monotonic()
     if not options.prove:
-        return show(land(names), "")
-    ran = prove(names, seed, options.list)
-    return 0 if options.list else show(ran, f"seed {seed}; `--prove --seed {seed} NAME` repeats a part")
+        return show(asyncio.run(land(names)), started, "")
+    ran = asyncio.run(prove(names, seed, options.list))
+    return 0 if options.list else show(ran, started, f"seed {seed}; `--prove --seed {seed} NAME` repeats a part")
 
 
-def land(folders: Sequence[str]) -> list[Ran]:
+async def land(folders: Sequence[str]) -> list[Ran]:
     """The landing tier, as one run of pytest a folder."""
-    found = []
-    for folder in folders:
-        if any((TESTS / folder).rglob("test_*.py")):
-            _say(f"\n== tests/{folder}")
-            found.append(run(folder, ["pytest", "-q", str(TESTS / folder), "-m", "not prove"], os.environ))
+    found: list[Ran] = []
+    for lanes in STAGES:
+        wanted = [asked for lane in lanes if (asked := [folder for folder in lane if folder in folders])]
+        async with asyncio.TaskGroup() as group:
+            ran = [group.create_task(_lane(asked, shared=len(wanted) > 1)) for asked in wanted]
+        found += [each for lane in ran for each in lane.result()]
     return found
 
 
-def prove(names: Sequence[str], seed: str, only_list: bool) -> list[Ran]:
+async def _lane(folders: Sequence[str], shared: bool) -> list[Ran]:
+    """One folder after the other; where the screen is shared, each line names its folder."""
+    found = []
+    for folder in folders:
+        _say(f"\n== tests/{folder}")
+        command = ["pytest", "-q", str(TESTS / folder), "-m", "not prove"]
+        found.append(await run(folder, command, os.environ, prefix=f"{folder:12} " if shared else ""))
+    return found
+
+
+async def prove(names: Sequence[str], seed: str, only_list: bool) -> list[Ran]:
     """The long tier, each part a process of its own that has ``LIMIT_S``."""
     environ = {**os.environ, "SEED": seed}
     asked = [part for part in PARTS if part.name in names]
@@ -87,7 +104,7 @@ def prove(names: Sequence[str], seed: str, only_list: bool) -> list[Ran]:
             _say("\n".join(tests.get(part.name, part.measure)))
             continue
         command = ["pytest", "-q", "-m", "prove", *tests[part.name]] if part.pattern else ["benchmarks", *part.measure]
-        found.append(run(part.name, command, environ, LIMIT_S))
+        found.append(await run(part.name, command, environ, LIMIT_S))
     return found
 
 
@@ -101,66 +118,75 @@ def collected(environ: Mapping[str, str]) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
-def run(name: str, command: Sequence[str], environ: Mapping[str, str], limit_s: float = 0.0) -> Ran:
+async def run(
+    name: str, command: Sequence[str], environ: Mapping[str, str], limit_s: float | None = None, prefix: str = ""
+) -> Ran:
     """Runs a module, shows what it says as it comes, and counts; one that outlasts ``limit_s`` has failed."""
     started = time.monotonic()
-    tail = b""
-    late = threading.Event()
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *command),
         cwd=ROOT,
         env={**environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         process_group=0,
-    ) as process:
-        assert process.stdout is not None
-        watch = threading.Thread(target=_end_late, args=(process, limit_s, late), daemon=True)
-        if limit_s:
-            watch.start()
-        try:
-            while piece := os.read(process.stdout.fileno(), 4096):  # not by lines: a dot tells of a test
-                sys.stdout.buffer.write(piece)
-                sys.stdout.flush()
-                tail = (tail + piece)[-2000:]
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            raise
+    )
+    assert process.stdout is not None
+    shown = asyncio.create_task(_shown(process.stdout, prefix))
+    late = False
+    try:
+        late = not (await asyncio.wait({shown}, timeout=limit_s))[0]
+    finally:  # late, or interrupted
+        if not shown.done():
+            await _end(process)
     counts = {
         word: int(number)
-        for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", tail.decode(errors="replace"))
+        for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", (await shown).decode(errors="replace"))
     }
+    status = await process.wait()
     return Ran(
         name,
         time.monotonic() - started,
         counts.get("passed", 0),
         counts.get("failed", 0) + counts.get("error", 0),
         counts.get("skipped", 0),
-        1 if late.is_set() else process.returncode,
-        f"NOT DONE within {limit_s:.0f} s" if late.is_set() else "",
+        1 if late else status,
+        f"NOT DONE within {limit_s:.0f} s" if late else "",
     )
 
 
-def _end_late(process: subprocess.Popen[bytes], limit_s: float, late: threading.Event) -> None:
+async def _shown(output: asyncio.StreamReader, prefix: str) -> bytes:
+    """Writes on what comes; returns the end of it. Not by lines where there is no prefix: a dot tells of a test."""
+    tail = line = b""
+    while piece := await output.read(4096):
+        tail = (tail + piece)[-2000:]
+        if prefix:
+            *lines, line = (line + piece).split(b"\n")
+            piece = b"".join(prefix.encode() + each + b"\n" for each in lines)
+        sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+    if line:
+        _say(prefix + line.decode(errors="replace"))
+    return tail
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
     """Interrupts what runs too long, then ends it; suites that it started see to themselves (tests/suite_guard.py)."""
+    process.send_signal(signal.SIGINT)
     try:
-        process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        late.set()
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def show(ran: Sequence[Ran], note: str) -> int:
-    """Prints the table; returns the exit status."""
+def show(ran: Sequence[Ran], started: float, note: str) -> int:
+    """Prints the table, with the time since ``started``; returns the exit status."""
     _say("")
     for each in ran:
         verdict = each.note or ("ok" if each.ok else f"FAILED with status {each.status}")
         counts = f"{each.passed:5} passed {each.failed:3} failed {each.skipped:3} skipped"
         _say(f"{each.name:18} {each.seconds:7.1f} s {counts}  {verdict}")
-    _say(f"{'all':18} {sum(each.seconds for each in ran):7.1f} s  {note}")
+    _say(f"{'all':18} {time.monotonic() - started:7.1f} s  {note}")
     passed, failed, skipped = (sum(getattr(each, word) for each in ran) for word in ("passed", "failed", "skipped"))
     _say(f"{passed} passed, {failed} failed, {skipped} skipped")
     return int(not all(each.ok for each in ran))

@@ -17,7 +17,7 @@ from sluice.trainer import v1 as trainer
 from tests.servers import NatsServer
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> float:
     """Waits until a condition holds and returns how long that took; fails the test after ``timeout_s``."""
     begin = time.monotonic()
     while not await condition():

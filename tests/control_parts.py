@@ -225,7 +225,7 @@ class Control:
         return found[-1].state if found else 0
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
     """Waits until a condition holds, plain or async; fails the test after ``timeout_s``."""
     async with asyncio.timeout(timeout_s):
         while True:

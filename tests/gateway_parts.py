@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kit.rpc.ports import free_port
 from kit.settings import Settings
 from services.suite.home import Home
-from tests.servers import free_port
 
 PEERS = ("registry", "gateway", "engine-host", "http")
 
@@ -36,7 +36,7 @@ def process(module: str, environ: Mapping[str, str], log: Path) -> Iterator[subp
         yield running
         if running.poll() is None:
             running.send_signal(signal.SIGTERM)
-            assert running.wait(15) == 0, log.read_text()[-3000:]
+            assert running.wait(30) == 0, log.read_text()[-3000:]
     finally:
         running.kill()
         running.wait()

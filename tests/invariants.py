@@ -21,6 +21,7 @@ from sluice.gateway import v1 as gateway
 from sluice.lifecycle import JOB, is_over
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
+from tests.folders import contents, files
 from tests.pipeline import MARK, Pipeline, Run, engines, gone, row
 from tests.told import every_change_told
 
@@ -183,14 +184,14 @@ def nothing_told(pipeline: Pipeline, log: Iterable[events.Event]) -> None:
     """I7: no log, trace or event has content of a row or a secret, and no blob or stream has content."""
     home = pipeline.suite.home
     secrets = [pipeline.suite.key, *_secrets(pipeline)]
-    logs = [*home.glob("logs/**/*"), *home.glob("jobs/**/*.log"), *home.glob("jobs/**/log.txt")]
-    logs += [*home.glob("run/engines/**/*.log"), pipeline.suite.folder / "up.log"]
-    for path in filter(Path.is_file, logs):
-        _has_none(path.read_bytes(), [MARK, *secrets], str(path.relative_to(pipeline.suite.folder)))
+    beside = [*files(home / "jobs"), *files(home / "run" / "engines")]
+    logs = [path for path in beside if path.suffix == ".log" or path.name == "log.txt"]
+    for path, held in contents([*files(home / "logs"), *logs, pipeline.suite.folder / "up.log"]):
+        _has_none(held, [MARK, *secrets], str(path.relative_to(pipeline.suite.folder)))
     for event in log:
         _has_none(event.data_json.encode(), [MARK, *secrets], f"the event {event.type} {event.id}")
-    for path in filter(Path.is_file, [*home.glob("blobs/**/*"), *home.glob("nats/**/*")]):
-        _has_none(path.read_bytes(), [MARK], str(path.relative_to(home)))
+    for path, held in contents([*files(home / "blobs"), *files(home / "nats")]):
+        _has_none(held, [MARK], str(path.relative_to(home)))
 
 
 def _secrets(pipeline: Pipeline) -> list[str]:

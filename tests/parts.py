@@ -21,6 +21,7 @@ class Part:
 #: Of a test that several patterns find, the first part has it.
 PARTS = (
     Part("stores", r"unit/kit/test_store|conformance/test_blob_stores"),
+    Part("rows", r"unit/rows/"),
     Part("interleavings", r"test_whoever_comes_first_there_is_one_winner"),
     Part("bus", r"faults/test_bus_faults"),
     Part("kills-attempt", r"test_a_process_of_an_attempt"),

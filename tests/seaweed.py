@@ -14,7 +14,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.servers import free_port
+from kit.rpc.ports import free_port
 
 BUCKET = "blobs"
 START_S = 60.0

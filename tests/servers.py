@@ -17,16 +17,10 @@ from typing import Any
 import psutil
 
 from kit.bus import Bus, Credentials, Retention, find_binary, write_config
+from kit.rpc.ports import free_port
 
 ALL = ("dataset", "trainer", "evaluator", "registry", "gateway")
 SERVICES = dict.fromkeys(ALL, ALL)
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -58,7 +52,7 @@ class NatsServer:
             [find_binary(), "--config", self.folder / "nats.conf"], stdout=log, stderr=log, start_new_session=True
         )
         log.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError((self.folder / "nats.log").read_text()[-2000:])
@@ -118,7 +112,7 @@ def _stop_postgres(server: Any) -> None:
     """Stops it at once; `pg_ctl stop`, which the wheel calls, can wait a minute for a process nobody reaps."""
     postmaster = psutil.Process(server.get_pid())
     postmaster.send_signal(signal.SIGQUIT)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and postmaster.is_running() and postmaster.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.02)
     server.cleanup_mode = None  # nothing left for it to do

@@ -124,7 +124,7 @@ class Suite:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_restarted(self, name: str, killed: int, timeout_s: float = 20.0) -> None:
+    def wait_restarted(self, name: str, killed: int, timeout_s: float = 60.0) -> None:
         """Returns when the process runs under another id than `killed`."""
         deadline = time.monotonic() + timeout_s
         while self.pids.get(name, killed) == killed:

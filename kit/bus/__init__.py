@@ -3,7 +3,7 @@
 from kit.bus.connection import Bus, Retention
 from kit.bus.consumer import Consumer, consumed_services
 from kit.bus.dead_letters import DeadLetter, letters, replay
-from kit.bus.event_servicer import EventServicer
+from kit.bus.event_servicer import EventServicer, Sift
 from kit.bus.inbox import Handler, Handlers
 from kit.bus.inlets import Inlets, OutsideEvent
 from kit.bus.nats_server import Credentials, find_binary, write_config
@@ -23,6 +23,7 @@ __all__ = [
     "Reconciler",
     "Relay",
     "Retention",
+    "Sift",
     "consumed_services",
     "find_binary",
     "letters",

@@ -23,6 +23,8 @@ ATTEMPT_S = 3.0
 AWAY = "the event bus is down; `sluice status` shows whether `nats` runs, and events wait in the outbox until it does"
 #: What is brought up to date in a stream that is there; dead letters are everybody's, so only their copies.
 KEPT = ("subjects", "discard", "duplicate_window", "max_age", "max_bytes", "num_replicas")
+#: The same of an inlet.
+KEPT_OF_INLETS = (*KEPT, "max_msg_size", "max_msgs_per_subject", "discard_new_per_subject")
 BROKER_ERRORS = (nats.errors.Error, asyncio.TimeoutError, OSError)
 
 
@@ -35,6 +37,8 @@ class Retention:
     max_bytes: int = 1 << 30
     #: Servers of a cluster that keep each event; one server can keep one copy only.
     replicas: int = 1
+    #: Of events of outside systems: what waits of one subject at most.
+    max_waiting: int = inlets.MAX_WAITING
 
 
 class Bus:
@@ -123,10 +127,8 @@ class Bus:
     async def provision_inlet(self, source: str) -> StreamInfo:
         """Makes sure of the stream that outside systems send to; the service that takes their events has it."""
         kept = self.retention
-        config = inlets.stream(
-            source, max_bytes=kept.max_bytes, duplicate_window_s=kept.duplicate_window_s, replicas=kept.replicas
-        )
-        return await self._provision(config, KEPT)
+        config = inlets.stream(source, kept.max_waiting, max_bytes=kept.max_bytes, replicas=kept.replicas)
+        return await self._provision(config, KEPT_OF_INLETS)
 
     async def _provision(self, config: StreamConfig, kept: Iterable[str]) -> StreamInfo:
         jetstream = self.jetstream
@@ -134,7 +136,15 @@ class Bus:
             info = await jetstream.stream_info(str(config.name))
         except nats.js.errors.NotFoundError:
             return await jetstream.add_stream(config)
-        return await jetstream.update_stream(config) if _differs(info.config, config, kept) else info
+        if not _differs(info.config, config, kept):
+            return info
+        if _is_lower(config.max_msgs_per_subject, info.config.max_msgs_per_subject):
+            # The broker would delete the oldest of what is above a limit. So it is raised to what is there, and nothing
+            # is let in meanwhile; should we die before it is opened again, whoever comes next finds that it differs.
+            closed = info.config.evolve(discard=DiscardPolicy.NEW, max_bytes=1)
+            held = (await jetstream.update_stream(closed)).state.messages
+            config = config.evolve(max_msgs_per_subject=max(config.max_msgs_per_subject or 0, held))
+        return await jetstream.update_stream(config)
 
     async def provision_durable(
         self, stream: str, durable: str, subjects: list[str], *, ack_wait_s: float = 30.0, max_ack_pending: int = 256
@@ -209,6 +219,11 @@ class Bus:
         if client is not None:
             with contextlib.suppress(*BROKER_ERRORS, asyncio.InvalidStateError):
                 await asyncio.wait_for(client.close(), 2.0)
+
+
+def _is_lower(limit: int | None, present: int | None) -> bool:
+    """None and what is not above 0 stand for no limit."""
+    return limit is not None and limit > 0 and (present is None or present <= 0 or limit < present)
 
 
 def _differs(present: StreamConfig, wanted: StreamConfig, fields: Iterable[str]) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -28,6 +29,10 @@ from sluice.events import v1 as events
 
 log = get_log("sluice.bus")
 BATCH = 32  # events held in memory, each at most 1 MiB
+#: Of an inlet every event may wait for its next try: those of one subject that nobody can take hold up no others.
+NO_LIMIT = -1
+#: How long events of such a subject go back untried after one of them met with Exhausted.
+NO_ROOM_S = 2.0
 PULL_S = 5.0
 MAX_BYTES = MAX_EVENT_BYTES + 16 * 1024  # the data and its envelope
 Step = Callable[[], Awaitable[bool]]
@@ -63,6 +68,8 @@ class Consumer:
         self._sources = sources(handlers)
         self._inlets = dict(inlets or {})
         self._failures: OrderedDict[str, int] = OrderedDict()
+        #: Subjects of inlets for which there was no room, and until when it is taken that there is none.
+        self._no_room: dict[str, float] = {}
 
     async def run(self) -> None:
         """Handles events until cancelled; broker and database may come and go."""
@@ -82,7 +89,8 @@ class Consumer:
                     await self.bus.provision_stream("dead")
                 if inlet:
                     await self.bus.provision_inlet(inlet)
-                await self.bus.provision_durable(stream, self.service, subjects, ack_wait_s=self.ack_wait_s)
+                more = {"max_ack_pending": NO_LIMIT} if inlet else {}
+                await self.bus.provision_durable(stream, self.service, subjects, ack_wait_s=self.ack_wait_s, **more)
                 delay = 0.1
                 await self._pull(stream, inlet)
             except nats.js.errors.NotFoundError:
@@ -113,9 +121,7 @@ class Consumer:
                             break
                         some.append(message)
                     left = max(0, left - len(some))
-                    if len(some) == 1 or not await self._take_together(inlet, some):
-                        for message in some:
-                            await self.take(message)
+                    await self._take_all(inlet, some)
         finally:
             if not client.is_closed:
                 await subscription.unsubscribe()
@@ -144,14 +150,42 @@ class Consumer:
             await message.ack()
             failpoint("after_ack")
 
+    async def _take_all(self, inlet: str, messages: list[Msg]) -> None:
+        """Handles messages together where they can be, else those of each subject together, else each alone."""
+        messages = [message for message in messages if not await self._sent_back(message)]
+        if len(messages) > 1 and await self._take_together(inlet, messages):
+            return
+        by_subject: dict[str, list[Msg]] = {}
+        for message in messages:
+            by_subject.setdefault(message.subject, []).append(message)
+        for group in by_subject.values():
+            if len(messages) > len(group) > 1 and await self._take_together(inlet, group):
+                continue
+            for message in group:
+                await self.take(message)
+
+    async def _sent_back(self, message: Msg) -> bool:
+        """Whether an event is of a subject that had no room a moment ago; then it has gone back."""
+        if time.monotonic() >= self._no_room.get(message.subject, 0.0):
+            return False
+        await self._nak(message, message.metadata.num_delivered)
+        return True
+
     async def _take_together(self, inlet: str, messages: list[Msg]) -> bool:
-        """Handles what has come on an inlet in one unit; False when that fails: then each is to be taken alone."""
+        """Handles what has come on an inlet in one unit; False when that fails: then fewer are to be taken."""
+        some = []
         try:
             some = [read_outside(message.subject, message.data) for message in messages]
             async with asyncio.timeout(self.ack_wait_s * 0.5):  # time is left for those who are to be taken alone
                 handled = await self.inbox.handle_outside(some, self._inlets[inlet])
+        except Exhausted as error:
+            if len({message.subject for message in messages}) > 1:
+                return False
+            for message, event in zip(messages, some, strict=True):  # there is no room for any of them
+                await self._again(message, event, error, message.metadata.num_delivered)
+            return True
         except Exception as error:
-            log.info("taken one by one", service=self.service, events=len(messages), cause=type(error).__name__)
+            log.info("taken by fewer", service=self.service, events=len(messages), cause=type(error).__name__)
             return False
         count("sluice_events_handled_total", handled, service=self.service, type=inlet, repeated=False)
         failpoint("before_ack")
@@ -196,9 +230,14 @@ class Consumer:
         await self._again(message, event, error, failures)
 
     async def _again(self, message: Msg, event: events.Event | OutsideEvent, error: Exception, times: int) -> None:
-        delay = min(self.backoff_s * 2 ** min(times - 1, 10), 30.0)
+        if isinstance(error, Exhausted) and isinstance(event, OutsideEvent):
+            self._no_room[event.subject] = time.monotonic() + NO_ROOM_S
         cause = type(error).__name__
         log.warning("a handler failed; again later", service=self.service, event_id=event.id, cause=cause)
+        await self._nak(message, times)
+
+    async def _nak(self, message: Msg, times: int) -> None:
+        delay = min(self.backoff_s * 2 ** min(times - 1, 10), 30.0)
         await message.nak(delay=delay * random.uniform(0.8, 1.2))
 
     async def _bury(self, message: Msg, event_id: str, reason: str) -> None:

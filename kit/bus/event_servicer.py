@@ -1,6 +1,6 @@
 """Serves the outbox as the event log of the contract, each caller its projects, and the service's dead letters."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -20,16 +20,19 @@ from sluice.events import v1 as events
 from sluice.types import v1 as types
 
 BATCH = 100
+#: Of events of the projects of a principal those that it may see, where not all members of a project may see all.
+Sift = Callable[[AsyncSession, Principal, Sequence[OutboxRow]], Awaitable[Sequence[OutboxRow]]]
 
 
 class EventServicer(events.EventServiceServicer):
     """The log is one service's outbox; its dead letters lie on the bus."""
 
-    def __init__(self, database: Database, bus: Bus, *, poll_s: float = 1.0) -> None:
+    def __init__(self, database: Database, bus: Bus, *, sift: Sift | None = None, poll_s: float = 1.0) -> None:
         """``poll_s`` bounds the delay of events committed by another process."""
         self.database = database
         self.bus = bus
         self.poll_s = poll_s
+        self.sift = sift
 
     async def ListEvents(self, request: events.ListEventsRequest, context: Any) -> events.ListEventsResponse:
         """One page, oldest first. Raises Invalid (INVALID_PAGE_TOKEN)."""
@@ -43,8 +46,9 @@ class EventServicer(events.EventServiceServicer):
         size = paging.page_size(request.page_size, default=100)
         async with self.database.read() as session:
             rows = await _rows(session, int(after[0]) if after else 0, size + 1, conditions)
+            told = await self._told(session, rows[:size])
         token = paging.encode([rows[size - 1].sequence or 0], *query) if len(rows) > size else ""
-        return events.ListEventsResponse(events=self._events(rows[:size]), next_page_token=token)
+        return events.ListEventsResponse(events=told, next_page_token=token)
 
     async def WatchEvents(
         self, request: events.WatchEventsRequest, context: Any
@@ -61,9 +65,10 @@ class EventServicer(events.EventServiceServicer):
         while True:
             async with self.database.read() as session:
                 rows = await _rows(session, last, BATCH, conditions)
-            for event in self._events(rows):
+                told = await self._told(session, rows)
+            for event in told:
                 yield events.WatchEventsResponse(event=event)
-                last = event.sequence
+            last = rows[-1].sequence or 0 if rows else last
             if len(rows) < BATCH:
                 seen = await self.database.changed.wait(seen, self.poll_s)
 
@@ -95,7 +100,9 @@ class EventServicer(events.EventServiceServicer):
         await replay(self.bus, answer.ids)
         return answer
 
-    def _events(self, rows: Sequence[OutboxRow]) -> list[events.Event]:
+    async def _told(self, session: AsyncSession, rows: Sequence[OutboxRow]) -> list[events.Event]:
+        if self.sift is not None:
+            rows = await self.sift(session, current_call().principal, rows)
         return [to_event(row, self.database.service) for row in rows]
 
 

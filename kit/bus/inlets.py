@@ -17,6 +17,11 @@ from kit.store import Unit
 
 #: What an outside event may have, envelope included; a dead letter with its headers must fit into a message as well.
 MAX_BYTES = 1000 * 1024
+#: What waits of one subject at most, so that one whose events cannot be handled does not fill the stream of all.
+MAX_WAITING = 10_000
+#: The least that the broker allows. It compares the ids that senders give to messages over all subjects, so that two
+#: systems that count from 1 would lose events by it; repeats are known by source and id instead.
+DUPLICATE_WINDOW_S = 0.1
 
 
 class OutsideEvent(NamedTuple):
@@ -64,16 +69,23 @@ def read(subject: str, payload: bytes) -> OutsideEvent:
     return OutsideEvent(known_by, subject, bytes(envelope.data), envelope.traceparent)
 
 
-def stream(source: str, *, max_bytes: int, duplicate_window_s: float, replicas: int) -> StreamConfig:
-    """The stream of an inlet. Nothing in it grows old: what was acknowledged to its sender is kept until handled."""
+def stream(source: str, max_waiting: int = MAX_WAITING, *, max_bytes: int, replicas: int) -> StreamConfig:
+    """The stream of an inlet. Nothing in it grows old: what was acknowledged to its sender is kept until handled.
+
+    So what cannot be kept is refused: an event that is too large, and one of a subject of which too many wait.
+    Where more wait already, from before there was a limit, ``Bus.provision_inlet`` raises it so that none is lost.
+    """
     return StreamConfig(
         name=stream_of(source),
         subjects=[subjects_of(source)],
         retention=RetentionPolicy.WORK_QUEUE,
         storage=StorageType.FILE,
         discard=DiscardPolicy.NEW,
-        duplicate_window=duplicate_window_s,
+        discard_new_per_subject=True,
+        duplicate_window=DUPLICATE_WINDOW_S,
         max_age=0,
         max_bytes=max_bytes,
+        max_msg_size=MAX_BYTES,
+        max_msgs_per_subject=max_waiting,
         num_replicas=replicas,
     )

@@ -36,6 +36,7 @@ class Relay:
         self.database = database
         self.bus = bus
         self.poll_s = poll_s
+        self._changed = database.changed_in(OutboxRow.__tablename__)
         self._full = False
         self._delay_s = 0.1
 
@@ -56,7 +57,7 @@ class Relay:
     async def _send_while(self, generation: int, leadership: Leadership) -> None:
         """Sends what there is and what comes, until the connection is another one."""
         while self.bus.ready and self.bus.generation == generation:
-            seen = self.database.changed.count
+            seen = self._changed.count
             await leadership.check()
             async with self.database.read() as session:
                 query = select(OutboxRow).where(col(OutboxRow.published_at).is_(None))
@@ -64,7 +65,7 @@ class Relay:
             if rows:
                 await self._send(rows)
             else:
-                await self.database.changed.wait(seen, self.poll_s)
+                await self._changed.wait(seen, self.poll_s)
 
     async def _send(self, rows: Sequence[OutboxRow]) -> None:
         """Publishes a batch pipelined; marks the part from its start that was acknowledged without a gap."""

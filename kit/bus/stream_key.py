@@ -8,6 +8,7 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 
 from kit.blobs.kek import KeyEncryptionKey, UnknownKeyError, UnwrapError
+from kit.blobs.local import sync_folder
 
 _KEY_BYTES = 32
 
@@ -27,6 +28,7 @@ def stream_key(path: Path, kek: KeyEncryptionKey) -> str:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+        sync_folder(path.parent)  # else a power cut may bring back one that a key wrapped which is destroyed by then
     return key.hex()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +14,8 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from kit.store.answers import answer
-from kit.store.engines import open_engine, written_by
+from kit.store.answers import answer, answers
+from kit.store.engines import ANY_TABLE, open_engine, written_by
 from kit.store.failpoints import failpoint
 from kit.store.faults import Contended, connecting, sanitized
 from kit.store.signals import Signal
@@ -68,6 +68,7 @@ class Database:
         self.service = service
         self.clock = clock
         self.changed = Signal()
+        self._changed_in: list[tuple[frozenset[str], Signal]] = []
         self.postgres = engine.dialect.name == "postgresql"
         self._folder = folder
         self._writing = asyncio.Lock()  # SQLite has one writer; waiting here is fair and costs no lock polling
@@ -89,6 +90,12 @@ class Database:
             async with database.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         return database
+
+    def changed_in(self, *tables: str) -> Signal:
+        """As ``changed``, for some tables: for a loop that lives as long as the process and looks at no others."""
+        signal = Signal()
+        self._changed_in.append((frozenset(tables), signal))
+        return signal
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -144,8 +151,11 @@ class Database:
                 failpoint("before_commit")
                 await session.commit()
         failpoint("after_commit")
-        if written():  # a loop that looks, finds nothing to do and commits must not wake itself
+        if tables := written():  # a loop that looks, finds nothing to do and commits must not wake itself
             self.changed.fire()
+            for wanted, signal in self._changed_in:
+                if not wanted.isdisjoint(tables) or ANY_TABLE in tables:
+                    signal.fire()
 
     async def transact(self, work: Callable[[Unit], Awaitable[T]]) -> T:
         """Runs ``work`` in one unit and returns what it does; again, from the start, when another was in the way."""
@@ -172,3 +182,15 @@ class Database:
         another body. ``kept`` gives what is stored of a response that must not be, such as a key shown once.
         """
         return await answer(self, request, work, kept)
+
+    async def answers(
+        self,
+        requests: Sequence[Message],
+        work: Callable[[Unit, Sequence[int]], Awaitable[list[ResponseT]]],
+    ) -> list[ResponseT]:
+        """The same for several requests of one caller, whose ids are distinct: ``work`` is given the places of those
+        that are new and returns the answer to each.
+
+        Raises whatever would be raised for any of them, and has then done nothing: each is to be asked alone.
+        """
+        return await answers(self, requests, work)

@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from kit.rpc.errors import Invalid
 
 BUSY_TIMEOUT_MS = 30_000
+#: In place of a table's name where it is not known.
+ANY_TABLE = "*"
 
 
 def open_engine(url: str, *, durable: bool = True) -> AsyncEngine:
@@ -36,17 +38,18 @@ def open_engine(url: str, *, durable: bool = True) -> AsyncEngine:
     return engine
 
 
-def written_by(connection: AsyncConnection) -> Callable[[], bool]:
-    """Says, when called, whether anything was inserted, updated or deleted over this connection from now on."""
+def written_by(connection: AsyncConnection) -> Callable[[], set[str]]:
+    """Says, when called, in which tables anything was inserted, updated or deleted over this connection from now on."""
     assert connection.sync_connection is not None
     info = connection.sync_connection.info
-    info["wrote"] = False
-    return lambda: bool(info["wrote"])
+    info["wrote"] = set()
+    return lambda: set(info["wrote"])
 
 
 def _note_write(connection: Connection, _cursor: object, _sql: str, _values: object, context: Any, _many: bool) -> None:
     if context.isinsert or context.isupdate or context.isdelete:
-        connection.info["wrote"] = True
+        statement = context.compiled.statement if context.compiled else None  # text is not looked into
+        connection.info.setdefault("wrote", set()).add(getattr(getattr(statement, "table", None), "name", ANY_TABLE))
 
 
 def _postgres(parsed: URL) -> AsyncEngine:

@@ -67,7 +67,7 @@ class Analyst:
     """Has versions looked at, one at a time, as each look may take a gigabyte; what was found once is given at once.
 
     All raise Corrupt or NotFound when stored bytes are damaged or gone, Exhausted (LIMIT_EXCEEDED) for a look that
-    takes too much, and CheckFailed when the process breaks.
+    takes too much, or (OUT_OF_MEMORY) whose process the system ends twice, and CheckFailed when the process breaks.
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class Analyst:
         database: Database,
         blobs: BlobStore,
         stored: StoredParts,
+        spare: checks.Spare,
         *,
         max_memory_bytes: int = checks.MAX_MEMORY_BYTES,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._stored = stored
+        self._spare = spare
         self._max_memory_bytes = max_memory_bytes
         self._turn = asyncio.Lock()
 
@@ -111,17 +113,15 @@ class Analyst:
         task = checks.Compare(_stretches(base.parts, before), _stretches(rows.parts, after), _count([*before, *after]))
         return self._given("difference", [rows, base], task, [*before, *after])
 
-    async def count_new(self, checker: checks.Checker, before: Rows, added: Sequence[PartRow]) -> int:
+    async def count_new(self, before: Rows, added: Sequence[PartRow]) -> int:
         """How many of the rows that parts bring have a key that no row of a version has."""
         known = {part.digest for part in before.parts}
         new = [part for part in added if part.digest not in known]
         read = [*before.parts, *new]
         task = checks.CountNew(_stretches(before.parts), _stretches(new), _count(read))
-        return await self._counted(checker, before.version.name, task, read)
+        return await self._counted(before.version.name, task, read)
 
-    async def count_shared_ids(
-        self, checker: checks.Checker, newest: Rows, compared: Sequence[PartRow], added: Sequence[PartRow]
-    ) -> int:
+    async def count_shared_ids(self, newest: Rows, compared: Sequence[PartRow], added: Sequence[PartRow]) -> int:
         """How many of the rows that parts bring have an id of the newest version; parts compared before are not read.
 
         It takes as long as the parts take to read that have come since, and so keeps up with a busy feed.
@@ -130,11 +130,11 @@ class Analyst:
         since = [part for part in newest.parts if part.digest not in known]
         read = [*since, *added]
         task = checks.SharedIds(_stretches(since), _stretches(added), _count(read))
-        return await self._counted(checker, newest.version.name, task, read)
+        return await self._counted(newest.version.name, task, read)
 
-    async def _counted(self, checker: checks.Checker, name: str, task: checks.AnyTask, read: Sequence[PartRow]) -> int:
+    async def _counted(self, name: str, task: checks.AnyTask, read: Sequence[PartRow]) -> int:
         count = b"0"
-        async with aclosing(self._looked(checker, name, task, read)) as events:
+        async with aclosing(self._looked(name, task, read)) as events:
             async for event in events:
                 count = event if isinstance(event, bytes) else count
         return int(count)
@@ -155,19 +155,37 @@ class Analyst:
             if (kept := await self._kept(owner)) is not None:  # whoever had the turn asked the same
                 yield kept
                 return
-            async with aclosing(self._looked(checks.Checker(), name, task, read, more)) as events:
+            async with aclosing(self._looked(name, task, read, more)) as events:
                 async for event in events:
                     if isinstance(event, bytes):
                         await self._keep(owner, versions, event)
                     yield event
 
     async def _looked(
-        self, checker: checks.Checker, name: str, task: checks.AnyTask, read: Sequence[PartRow], more: bytes = b""
+        self, name: str, task: checks.AnyTask, read: Sequence[PartRow], more: bytes = b""
+    ) -> AsyncGenerator[Event]:
+        """A look, and another where the system ended the first: the memory may be free by then."""
+        for killed_before in (False, True):
+            try:
+                async with aclosing(self._looked_once(name, task, read, more)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except checks.CheckKilled:
+                log.warning("analysis_killed", version=name, again=not killed_before)
+        raise Exhausted(
+            f"`{name}` was not looked through: the machine of the service ran out of memory, twice; "
+            "free some there, then try again",
+            reason=errors.ERROR_REASON_OUT_OF_MEMORY,
+        )
+
+    async def _looked_once(
+        self, name: str, task: checks.AnyTask, read: Sequence[PartRow], more: bytes
     ) -> AsyncGenerator[Event]:
         total = _count(read)
         try:
             source = StoredBytes(self._blobs, read, more)
-            running = checks.run(checker, task, source, max_memory_bytes=self._max_memory_bytes)
+            running = checks.run(self._spare.take(), task, source, max_memory_bytes=self._max_memory_bytes)
             async with aclosing(running) as events:
                 async for event in events:
                     match event:
@@ -175,6 +193,8 @@ class Analyst:
                             yield types.Progress(done=event.rows, total=total, phase="reading")
                         case checks.Found():
                             yield event.figures
+        except checks.CheckKilled:
+            raise
         except checks.CheckFailed as failure:
             if failure.ours:
                 log.error("analysis_broke", version=name, cause=failure.why, place=failure.place)

@@ -12,6 +12,7 @@ from services.dataset import checks, events
 from services.dataset.erasure.erasing import PredicateStore
 from services.dataset.feeds import events as feed_events
 from services.dataset.feeds.supervisor import FeedSupervisor
+from services.dataset.governance import overhearing
 from services.dataset.governance.audit import Audit
 from services.dataset.governance.guard import Guard, guarded, principals
 from services.dataset.media.rendering import Renderer
@@ -45,27 +46,37 @@ async def application(settings: DatasetSettings) -> AsyncIterator[Server]:
         scrubber = Scrubber(database, blobs, bytes_per_s=settings.scrub_bytes_per_s, every_s=settings.scrub_every_s)
         record = Audit(database)
         guard = Guard(database, record, principals(runtime.access, settings.enable_auth))
-        renderer = Renderer()
+        renderer = Renderer(spare)
         servicers = [
             (
                 dataset.add_AssetServiceServicer_to_server,
                 AssetServicer(database, blobs, supervisor.stored, renderer),
             ),
             (dataset.add_AuditEntryServiceServicer_to_server, AuditEntryServicer(database)),
-            (dataset.add_DamagedBlobServiceServicer_to_server, DamagedBlobServicer(database)),
+            (dataset.add_DamagedBlobServiceServicer_to_server, DamagedBlobServicer(database, scrubber)),
             (dataset.add_DatasetProfileServiceServicer_to_server, DatasetProfileServicer(supervisor.analyst)),
             (dataset.add_DatasetServiceServicer_to_server, DatasetServicer(database)),
             (dataset.add_ErasureServiceServicer_to_server, ErasureServicer(database, PredicateStore(database, blobs))),
             (dataset.add_FeedServiceServicer_to_server, FeedServicer(database, blobs)),
             (dataset.add_GrantServiceServicer_to_server, GrantServicer(database)),
             (dataset.add_ModelUseServiceServicer_to_server, ModelUseServicer(database)),
-            (dataset.add_UploadServiceServicer_to_server, UploadServicer(database, blobs, spare, recent)),
+            (
+                dataset.add_UploadServiceServicer_to_server,
+                UploadServicer(database, blobs, spare, recent, scrubber.is_damaged),
+            ),
             (dataset.add_DatasetVersionServiceServicer_to_server, DatasetVersionServicer(database, blobs)),
         ]
         loops = [supervisor.run, FeedSupervisor(database, blobs).run]
         loops += [scrubber.run] if settings.scrub_bytes_per_s else []
         inlets = feed_events.inlets(blobs)
-        does = Application(guarded(servicers, guard), handlers=events.HANDLERS, inlets=inlets, loops=loops)
+        does = Application(
+            guarded(servicers, guard),
+            handlers=events.HANDLERS,
+            inlets=inlets,
+            loops=loops,
+            sift=overhearing.sift,
+            refused=guard.refuse,
+        )
         try:
             async with serving(runtime, database, does) as server:
                 yield server

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, or_
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from kit.rpc.errors import AlreadyExists, Corrupt
 from kit.rpc.names import id_of, project_of
-from kit.store import ResourceRow, Resources, Unit, UtcTime
+from kit.store import Database, ResourceRow, Resources, Unit, UtcTime
+from kit.telemetry import count, get_log
+from services.dataset.media import assets
 from services.dataset.media.assets import NamedRow
 from services.dataset.parts import PartRow
 from services.dataset.store import UploadRow
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 
+log = get_log(__name__)
 #: Versions that one damaged blob tells of.
 VERSIONS_TOLD = 100
 
@@ -67,6 +71,26 @@ async def note(unit: Unit, space: str, digest: str, damage: dataset.Damage) -> b
     return True
 
 
+async def record(database: Database, space: str, digest: str, what: dataset.Damage) -> None:
+    """Puts a damaged blob down as soon as somebody meets it, and says so once."""
+    try:
+        is_new = await database.transact(lambda unit: note(unit, space, digest, what))
+    except AlreadyExists:  # somebody else met it at the same time
+        return
+    if is_new:
+        name = dataset.Damage.Name(what)
+        log.error("blob_damaged", space=space, digest=digest, damage=name)
+        count("sluice_blobs_damaged_total", damage=name)
+
+
+def of_version(name: str) -> Corrupt:
+    """What whoever needs the rows of a damaged version is told."""
+    return Corrupt(
+        f"`{name}` is damaged: some of what its rows are stored in cannot be read; upload the file again",
+        resource=("DatasetVersion", name),
+    )
+
+
 async def forget(unit: Unit, name: str) -> None:
     """Takes a blob from the damaged; nothing when it is none of them."""
     if await DAMAGED.find(unit.session, name=name):
@@ -83,20 +107,33 @@ async def page(
     return found, following, _scrub_of(await session.get(ScrubRow, 1))
 
 
-async def versions_with(session: AsyncSession, blob: dataset.DamagedBlob) -> list[str]:
-    """The dataset versions with rows in a blob, or with rows that name it as an asset; at most 100."""
-    naming = select(NamedRow.part).where(col(NamedRow.project) == blob.space, col(NamedRow.digest) == blob.digest)
-    mine = or_(col(PartRow.digest) == blob.digest, col(PartRow.digest).in_(naming))
-    query = select(PartRow.owner).where(col(PartRow.project) == blob.space, mine, _OF_A_VERSION)
+async def hits(session: AsyncSession, version: str) -> bool:
+    """Whether a version has rows in a blob that is known to be damaged, or rows that name one as an asset."""
+    for blob in await DAMAGED.find(session, parent=project_of(version)):
+        if await versions_with(session, blob, version):
+            return True
+    return False
+
+
+async def versions_with(session: AsyncSession, blob: dataset.DamagedBlob, only: str = "") -> list[str]:
+    """The dataset versions with rows in a blob, or with rows that name it as an asset; at most 100, or ``only`` one."""
+    if assets.is_space(blob.space):
+        project = project_of(blob.space)
+        naming = select(NamedRow.part).where(col(NamedRow.project) == project, col(NamedRow.digest) == blob.digest)
+        mine = (col(PartRow.project) == project) & col(PartRow.digest).in_(naming)
+    else:
+        mine = (col(PartRow.project) == blob.space) & (col(PartRow.digest) == blob.digest)
+    query = select(PartRow.owner).where(mine, col(PartRow.owner) == only if only else _OF_A_VERSION)
     return list((await session.exec(query.distinct().order_by(col(PartRow.owner)).limit(VERSIONS_TOLD))).all())
 
 
-async def named(session: AsyncSession, project: str) -> set[str]:
-    """The digests of blobs that versions of a project name: all of them are stored."""
+async def named(session: AsyncSession, project: str) -> set[tuple[str, str]]:
+    """Space and digest of the blobs that versions of a project name: all of them are stored."""
     rows = select(PartRow.digest).where(col(PartRow.project) == project, _OF_A_VERSION).distinct()
     of_versions = select(PartRow.digest).where(col(PartRow.project) == project, _OF_A_VERSION)
-    assets = select(NamedRow.digest).where(col(NamedRow.project) == project, col(NamedRow.part).in_(of_versions))
-    return {*(await session.exec(rows)).all(), *(await session.exec(assets.distinct())).all()}
+    beside = select(NamedRow.digest).where(col(NamedRow.project) == project, col(NamedRow.part).in_(of_versions))
+    found = {(project, digest) for digest in (await session.exec(rows)).all()}
+    return found | {(assets.space_of(project), digest) for digest in (await session.exec(beside.distinct())).all()}
 
 
 async def projects(session: AsyncSession) -> list[str]:

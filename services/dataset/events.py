@@ -6,6 +6,7 @@ from datetime import UTC
 
 from kit.bus import Handlers
 from kit.store import Unit
+from services.dataset.erasure import commands as forgetting
 from services.dataset.governance import lineage
 from sluice.dataset import v1 as dataset
 from sluice.evaluator import v1 as evaluator
@@ -43,7 +44,8 @@ async def model_version_created(unit: Unit, event: events.Event, data: registry.
             seen=dataset.SEEN_TRAINED,
             source=origin.training_job,
         )
-        await lineage.note_use(unit, use, time)
+        await lineage.note_use(unit, use, time, version.parity.digest)
+        await forgetting.shred_late_prompts(unit, use, version.parity.digest)
 
 
 async def evaluation_completed(unit: Unit, event: events.Event, data: evaluator.EvaluationCompleted) -> None:

@@ -11,14 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from kit.rpc.errors import Invalid
-from services.dataset.reading import PIECE_BYTES
+from services.dataset.reading import BATCH_BYTES, PIECE_BYTES
 from sluice.errors import v1 as errors
 from sluice.rows.columns import ASSETS
 from sluice.rows.parts import ABOUT, KEY, SPLIT
 
 
-def groups(content: bytes, columns: Sequence[str], split: str, assets: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """The rows of a split (all when empty), one row group at a time, of these columns (when empty, the canonical).
+def batches(
+    content: bytes, columns: Sequence[str], split: str, assets: Sequence[str] = (), size: int = BATCH_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a split (all when empty), some ``size`` bytes at a time, of these columns (empty: the canonical).
 
     Of ``assets``, columns that other parts have, and of those that any part might have, a part without them has nulls.
     Raises Invalid (UNKNOWN_COLUMN).
@@ -34,15 +36,38 @@ def groups(content: bytes, columns: Sequence[str], split: str, assets: Sequence[
                 reason=errors.ERROR_REASON_UNKNOWN_COLUMN,
                 violations=[("columns", f"`{name}` is not there")],
             )
-    absent = [name for name in wanted if name not in there]
     read = [name for name in dict.fromkeys([*wanted, *([SPLIT] if split else [])]) if name in there]
-    for index in range(file.num_row_groups):
-        table = file.read_row_group(index, read)
-        if split:
-            table = table.filter(pc.equal(table.column(SPLIT), split))
-        for name in absent:
-            table = table.append_column(name, pa.nulls(len(table), ASSETS[name]))
-        yield _without_dictionaries(table.select(wanted))
+    for batch in _some(file.iter_batches(_rows_in(file.metadata, read, size), columns=read, use_threads=False), file):
+        found = batch.filter(pc.equal(batch.column(SPLIT), split)) if split else batch
+        yield pa.record_batch({name: _column(found, name) for name in wanted}) if wanted else found
+
+
+def _some(found: Iterator[pa.RecordBatch], file: pyarrow.parquet.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """The same batches; an empty one where there is none, as in a part of which all rows were forgotten."""
+    is_empty = True
+    for batch in found:
+        is_empty = False
+        yield batch
+    if is_empty:
+        schema = file.schema_arrow
+        yield pa.record_batch([pa.array([], each.type) for each in schema], schema=schema)
+
+
+def _rows_in(about: pyarrow.parquet.FileMetaData, columns: Sequence[str], size: int) -> int:
+    """How many rows have so many bytes in these columns; more where values repeat."""
+    groups = [about.row_group(index) for index in range(about.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(about.num_columns)]
+    below = tuple(f"{name}." for name in columns)
+    read = [each for each in chunks if each.path_in_schema in columns or each.path_in_schema.startswith(below)]
+    held: int = sum(each.total_uncompressed_size for each in read)
+    return max(1, int(about.num_rows) * size // max(1, held))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column, or nulls; a stream of batches without dictionaries needs no messages between them."""
+    if name not in batch.schema.names:
+        return pa.nulls(len(batch), ASSETS[name])
+    return batch.column(name).cast(pa.string()) if name == SPLIT else batch.column(name)
 
 
 def _canonical(there: Sequence[str], assets: Sequence[str]) -> list[str]:
@@ -52,11 +77,11 @@ def _canonical(there: Sequence[str], assets: Sequence[str]) -> list[str]:
     return [*content, *named, *(name for name in there if name in ABOUT)]
 
 
-def lines(table: pa.Table) -> list[bytes]:
+def lines(batch: pa.RecordBatch) -> list[bytes]:
     """JSON lines in pieces of whole lines, about 1 MiB together unless one row alone is longer."""
-    filled = [name for name in table.column_names if table.column(name).null_count < len(table)]
+    filled = [name for name in batch.schema.names if batch.column(name).null_count < len(batch)]
     sink = io.BytesIO()
-    pl.DataFrame(pl.from_arrow(table.select(filled))).write_ndjson(sink)
+    pl.DataFrame(pl.from_arrow(batch.select(filled))).write_ndjson(sink)
     content, start, pieces = sink.getvalue(), 0, []
     for name in (*ABOUT, *ASSETS):  # within a text a quote has a backslash before it, so this is never content
         content = content.replace(b',"%s":null' % name.encode(), b"")
@@ -65,9 +90,3 @@ def lines(table: pa.Table) -> list[bytes]:
         pieces.append(content[start:end])
         start = end
     return pieces
-
-
-def _without_dictionaries(table: pa.Table) -> pa.Table:
-    """A stream of batches without dictionaries needs no messages between them."""
-    fields = [each.with_type(pa.string()) if each.name == SPLIT else each for each in table.schema]
-    return table.cast(pa.schema(fields))

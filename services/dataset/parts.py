@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, or_, update
 from sqlmodel import Field, SQLModel, col, select
@@ -44,7 +44,7 @@ class PartRow(SQLModel, table=True):
 
 
 class DoomedRow(SQLModel, table=True):
-    """A blob that nobody named any more at that time."""
+    """A blob that nobody named any more at that time; ``project`` is the space that it lies in."""
 
     __tablename__ = "dataset_doomed"
     project: str = Field(primary_key=True)
@@ -100,7 +100,8 @@ async def stored(session: AsyncSession, version: dataset.DatasetVersion) -> list
     """The parts of a version. Raises StateConflict where they are gone by age, or made before rows lay in parts."""
     if version.HasField("retire_time"):
         raise StateConflict(
-            f"the rows of `{version.name}` were deleted by the retention of its dataset; read a newer version"
+            f"the rows of `{version.name}` were deleted, by the retention of its dataset or with all of it; "
+            "`sluice dataset erasures` says when and why"
         )
     found = await of(session, version.name)
     if sum(part.rows_of() for part in found) != version.row_count:
@@ -124,16 +125,17 @@ async def drop(unit: Unit, owner: str) -> None:
     await doom(unit, project_of(owner), {part.digest for part in dropped})
 
 
-async def doom(unit: Unit, project: str, digests: Iterable[str]) -> None:
-    """Puts down blobs that go, unless somebody names them, after a while."""
+async def doom(unit: Unit, project: str, digests: Iterable[str], spared: timedelta = timedelta()) -> None:
+    """Puts down blobs that go, unless somebody names them, after a while; that begins when they were ``spared``."""
     for digest in digests:
-        await unit.session.merge(DoomedRow(project=project, digest=digest, since=unit.now))
+        await unit.session.merge(DoomedRow(project=project, digest=digest, since=unit.now + spared))
 
 
 async def doomed(session: AsyncSession, before: datetime, project: str = "") -> list[DoomedRow]:
-    """Blobs doomed until that time, of one project or of all, at most 100."""
+    """Blobs doomed until that time, of one project and the spaces in it or of all, at most 100."""
     query = select(DoomedRow).where(col(DoomedRow.since) <= before).limit(AT_A_TIME)
-    query = query.where(col(DoomedRow.project) == project) if project else query
+    if project:
+        query = query.where(or_(col(DoomedRow.project) == project, col(DoomedRow.project).startswith(f"{project}/")))
     return list((await session.exec(query)).all())
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 20
 #: What a batch has on average, so that it and what is said about it are one message.
 BATCH_BYTES = PIECE_BYTES * 15 // 16
+#: What is made into JSON lines at a time.
+LINES_BYTES = 4 * PIECE_BYTES
 #: What follows the last batch of an Arrow IPC stream.
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 #: Gives the bytes of a blob by its digest.
@@ -35,32 +37,33 @@ class Wanted(NamedTuple):
     assets: Sequence[str] = ()
 
 
-async def arrow_stream(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[bytes]:
+async def arrow_stream(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[memoryview]:
     """Yields an Arrow IPC stream in pieces of about 1 MiB. Raises Invalid (UNKNOWN_COLUMN)."""
     begun = False
-    async for table in _ahead(_tables(parts, fetch, wanted)):
+    async for batch in _ahead(_batches(parts, fetch, wanted, BATCH_BYTES)):
         if not begun:
-            yield table.schema.serialize().to_pybytes()
+            yield memoryview(batch.schema.serialize())
             begun = True
-        audit.count_rows(len(table))
-        for batch in table.to_batches(max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes))):
-            with memoryview(batch.serialize()) as message:
-                for start in range(0, len(message), PIECE_BYTES):  # one, but where rows are of unlike lengths
-                    yield bytes(message[start : start + PIECE_BYTES])
-    yield _END
+        audit.count_rows(len(batch))
+        most = max(1, len(batch) * BATCH_BYTES // max(1, batch.nbytes))
+        for first in range(0, len(batch), most):
+            message = memoryview(batch.slice(first, most).serialize())
+            for start in range(0, len(message), PIECE_BYTES):  # one, but where rows are of unlike lengths
+                yield message[start : start + PIECE_BYTES]
+    yield memoryview(_END)
 
 
 async def json_lines(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncIterator[bytes]:
     """Yields whole JSON lines, about 1 MiB together unless one row alone is longer."""
     from services.dataset import parquet
 
-    async for table in _ahead(_tables(parts, fetch, wanted)):
-        for piece in await asyncio.to_thread(parquet.lines, table):
+    async for batch in _ahead(_batches(parts, fetch, wanted, LINES_BYTES)):
+        for piece in await asyncio.to_thread(parquet.lines, batch):
             yield piece
 
 
-async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> AsyncGenerator[pa.Table]:
-    """The rows wanted, a row group at a time; at least one table, which may be empty."""
+async def _batches(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted, size: int) -> AsyncGenerator[pa.RecordBatch]:
+    """The rows wanted, some ``size`` bytes at a time; at least one batch, which may be empty."""
     from services.dataset import parquet
 
     skip, left = wanted.start, wanted.most or None
@@ -70,24 +73,24 @@ async def _tables(parts: Sequence[PartRow], fetch: Fetch, wanted: Wanted) -> Asy
             skip -= rows
             continue
         content = await fetch(part.digest)
-        groups = parquet.groups(content, wanted.columns, wanted.split, wanted.assets)
-        while (table := await asyncio.to_thread(next, groups, None)) is not None:
-            table, skip = table.slice(skip), max(0, skip - len(table))
-            table = table if left is None else table.slice(0, left)
-            left = None if left is None else left - len(table)
-            yield table
+        batches = parquet.batches(content, wanted.columns, wanted.split, wanted.assets, size)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            batch, skip = batch.slice(skip), max(0, skip - len(batch))
+            batch = batch if left is None else batch.slice(0, left)
+            left = None if left is None else left - len(batch)
+            yield batch
             if left == 0:
                 return
 
 
-async def _ahead(tables: AsyncGenerator[pa.Table]) -> AsyncIterator[pa.Table]:
-    """The same tables; the next is read while one is used."""
-    coming = asyncio.ensure_future(anext(tables, None))
+async def _ahead(batches: AsyncGenerator[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
+    """The same batches; the next is read while one is used."""
+    coming = asyncio.ensure_future(anext(batches, None))
     try:
-        while (table := await coming) is not None:
-            coming = asyncio.ensure_future(anext(tables, None))
-            yield table
+        while (batch := await coming) is not None:
+            coming = asyncio.ensure_future(anext(batches, None))
+            yield batch
     finally:
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
-        await tables.aclose()
+        await batches.aclose()

@@ -1,25 +1,27 @@
 """Reads every stored blob of the suite, slowly and over and over, so that damage is known before a reader meets it.
 
 The store is shared by all services, so one of them looks at all of it: this one. It deletes only what nobody can name:
-data whose key was never written down, and what is left in the space of an upload that is over. A blob of a project may
-be anybody's and is never deleted here.
+data whose key was never written down, and what is left in the space of an upload that is over. Assets that nobody
+names it hands to what deletes such. A blob of a project may be anybody's and is never deleted here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from kit.blobs import EncryptedBlobs
-from kit.blobs.upkeep import Pace, Place, left_behind, places, spaces, verify
+from kit.blobs.upkeep import LEFT_BEHIND, Pace, Place, left_behind, places, spaces, verify
 from kit.rpc.errors import Corrupt, Fault, NotFound, StateConflict
+from kit.rpc.names import project_of
 from kit.store import Database, Unit, leading
 from kit.store.leading import Leadership
 from kit.telemetry import count, get_log, set_gauge
 from services.dataset import damage
 from services.dataset.damage import DAMAGED, ScrubRow
+from services.dataset.media import assets
 from services.dataset.uploads.staged import holds_pieces
 from sluice.dataset import v1 as dataset
 
@@ -63,7 +65,7 @@ class Scrubber:
         if scrub.ended is None:
             await self._pass(scrub, leadership)
         else:
-            await self._look_aside()
+            await self.look_aside()
         async with self.database.read() as session:
             set_gauge("sluice_damaged_blobs", await DAMAGED.count(session))
 
@@ -110,17 +112,25 @@ class Scrubber:
         else:
             await self._forget(place)
 
-    async def _look_aside(self) -> None:
-        """Tells of what readers have set aside since, and no more of what was stored again."""
+    async def is_damaged(self, version: str) -> bool:
+        """Whether a version is known to be damaged, by what is set aside now."""
+        await self.look_aside(project_of(version))
         async with self.database.read() as session:
-            projects = await damage.projects(session)
-            missing = [each for each in await DAMAGED.find(session) if each.damage == dataset.DAMAGE_MISSING]
+            return await damage.hits(session, version)
+
+    async def look_aside(self, project: str = "") -> None:
+        """Tells of what was set aside since, and no more of what was stored again; of all projects if none is given."""
+        async with self.database.read() as session:
+            projects = [project] if project else await damage.projects(session)
+            known = await DAMAGED.find(session, **({"parent": project} if project else {}))
+            missing = [each for each in known if each.damage == dataset.DAMAGE_MISSING]
         for blob in missing:
             if await self.blobs.stat(blob.space, blob.digest) is not None:
                 await self.database.transact(partial(damage.forget, name=blob.name))
         for project in projects:
-            async for place in places(self.blobs.objects, f"{project}/quarantine"):
-                await self._look_at_aside(place)
+            for space in (project, assets.space_of(project)):
+                async for place in places(self.blobs.objects, f"{space}/quarantine"):
+                    await self._look_at_aside(place)
 
     async def _look_at_aside(self, place: Place) -> bool:
         """Whether the bytes of a blob that was set aside were stored again."""
@@ -142,13 +152,13 @@ class Scrubber:
             async with self.database.read() as session:
                 missing = await damage.named(session, project)  # before the listing: what comes later is in that
             async for place in places(self.blobs.objects, project):
-                missing -= {place.digest} if place.space == project else set()
+                missing.discard((place.space, place.digest))
             if missing:
                 async with self.database.read() as session:
                     missing &= await damage.named(session, project)  # not forgotten meanwhile
-            for digest in missing:
+            for space, digest in missing:
                 scrub.damaged += 1
-                await self._note(project, digest, dataset.DAMAGE_MISSING)
+                await self._note(space, digest, dataset.DAMAGE_MISSING)
 
     async def _sweep(self) -> int:
         """Deletes what nobody can name any more; how many objects and spaces that were."""
@@ -162,10 +172,19 @@ class Scrubber:
                     await self.blobs.clear(space)
                     swept += 1
                     continue
+            if assets.is_space(space):
+                await self._doom_unnamed(space, now)
             for each in await left_behind(self.blobs.objects, space, now):
                 await self.blobs.objects.remove(each.path)
                 swept += 1
         return swept
+
+    async def _doom_unnamed(self, space: str, now: datetime) -> None:
+        """Old assets that nobody names go as any other: whoever names one before it is deleted keeps it."""
+        old = [each.digest async for each in places(self.blobs.objects, space) if now - each.modified > LEFT_BEHIND]
+        for start in range(0, len(old), assets.CHUNK):
+            some = old[start : start + assets.CHUNK]
+            await self.database.transact(partial(assets.doom, project=project_of(space), digests=some))
 
     async def _quiet(self, space: str) -> bool:
         now = self.database.clock()
@@ -175,10 +194,7 @@ class Scrubber:
         return True
 
     async def _note(self, space: str, digest: str, what: dataset.Damage) -> None:
-        if await self.database.transact(lambda unit: damage.note(unit, space, digest, what)):
-            name = dataset.Damage.Name(what)
-            log.error("blob_damaged", space=space, digest=digest, damage=name)
-            count("sluice_blobs_damaged_total", damage=name)
+        await damage.record(self.database, space, digest, what)
 
     async def _forget(self, place: Place) -> None:
         name = damage.name_of(place.space, place.digest)

@@ -53,7 +53,7 @@ class PieceRow(SQLModel, table=True):
     start: int = Field(primary_key=True)
     digest: str
     size: int
-    #: The blob space it lies in; empty means that of its own upload (`domain.staging`).
+    #: The blob space it lies in; empty means that of its own upload (`uploads.domain.staging`).
     space: str = ""
     #: How many rows of a feed it holds.
     row_count: int = 0
@@ -66,10 +66,15 @@ def _texts(each: dataset.Dataset) -> list[str]:
 
 
 _COLUMNS = ("task_type", "display_name", "owner", "access", "retention_days")
+#: The state, in the table alone, of a dataset that was deleted.
+DELETED = 1
 DATASETS = Resources(
     DatasetRow,
     dataset.Dataset,
-    lambda each: {name: getattr(each, name) for name in _COLUMNS},
+    lambda each: {
+        **{name: getattr(each, name) for name in _COLUMNS},
+        "state": DELETED if each.HasField("delete_time") else 0,
+    },
     enums={"classification": dataset.Classification, "access": dataset.DatasetAccess},
     texts=_texts,
     facts=("classification", "display_name", "modalities", "tags", "task_type"),
@@ -110,6 +115,14 @@ async def get_version(session: AsyncSession, name: str) -> dataset.DatasetVersio
             )
         name = f"{parent.name}/versions/{parent.latest_version}"
     return await _VERSIONS.get(session, name)
+
+
+async def newest_upload(session: AsyncSession, parent: dataset.Dataset) -> dataset.Upload | None:
+    """The upload that made the newest version of a dataset; None while there is no version."""
+    if not parent.latest_version:
+        return None
+    newest = await get_version(session, f"{parent.name}/versions/{parent.latest_version}")
+    return await UPLOADS.get(session, newest.upload)
 
 
 async def page_versions(

@@ -15,15 +15,18 @@ from kit.blobs import BlobStore
 from kit.rpc.errors import Fault
 from kit.store import Database, failpoint, leading
 from kit.telemetry import get_log
-from services.dataset import checks, commands, domain, parts, store
+from services.dataset import checks, commands, parts, store
 from services.dataset.analysis import Analyst
+from services.dataset.erasure.domain import ErasureRow
 from services.dataset.erasure.erasing import Erasing
 from services.dataset.erasure.supervisor import ErasureSupervisor
 from services.dataset.media import assets
+from services.dataset.store import UploadRow
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.comparing import count_new, shares_ids
 from services.dataset.uploads.judging import GRACE, End, StoredParts, broken, judged
 from services.dataset.uploads.news import New, UncomparedError, UncountedError
-from services.dataset.uploads.staged import Recent, Staged, StalledError, holds_pieces
+from services.dataset.uploads.staged import Recent, Staged, StalledError, lends_space
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 
@@ -55,6 +58,8 @@ class UploadSupervisor:
         self.blobs = blobs
         self.spare = spare
         self.recent = recent
+        #: Fired when there may be something to do; rows of feeds come too often to look at each time.
+        self._changed = database.changed_in(UploadRow.__tablename__, ErasureRow.__tablename__)
         self._checks: dict[str, asyncio.Task[None]] = {}
         #: Uploads that came to a stop while their check ran ahead: it waits until they are complete.
         self._stalled: set[str] = set()
@@ -64,7 +69,7 @@ class UploadSupervisor:
         self._killed: set[str] = set()
         self._retry_s = retry_s
         self.stored = StoredParts(database, blobs, timedelta(seconds=doomed_s))
-        self.analyst = Analyst(database, blobs, self.stored)
+        self.analyst = Analyst(database, blobs, self.stored, spare)
         erasing = Erasing(database, blobs, self.stored, spare, self._drop_pieces)
         self.erasures = ErasureSupervisor(database, erasing, self._stop_checks_of)
 
@@ -78,13 +83,13 @@ class UploadSupervisor:
             try:
                 async with leading(self.database, "dataset") as leadership:
                     while True:
-                        seen = self.database.changed.count
+                        seen = self._changed.count
                         await leadership.check()
                         await self.step()
                         if clock() - tidied >= LOOK_S:  # at every piece of an upload it would cost more than the piece
                             await self.tidy()
                             tidied = clock()
-                        await self.database.changed.wait(seen, LOOK_S)
+                        await self._changed.wait(seen, LOOK_S)
             except (Fault, OSError) as error:
                 log.warning("dataset_waits", reason=_reason(error))
             finally:
@@ -110,7 +115,7 @@ class UploadSupervisor:
     async def tidy(self) -> None:
         """One look at what is over or given up."""
         async with self.database.read() as session:
-            forgotten = await store.open_since(session, self.database.clock() - domain.UPLOAD_LIVES)
+            forgotten = await store.open_since(session, self.database.clock() - uploads.UPLOAD_LIVES)
             await self._forget_settled(session)
         for upload in forgotten:
             await self._guarded(upload.name, self._end(upload.name, commands.expire_upload))
@@ -133,7 +138,11 @@ class UploadSupervisor:
         if asyncio.get_running_loop().time() < again:
             return
         self._checks[upload.name] = task = asyncio.create_task(self._guarded_check(upload.name))
-        task.add_done_callback(lambda _: self._checks.pop(upload.name))
+        task.add_done_callback(lambda _: self._checked(upload.name))
+
+    def _checked(self, upload: str) -> None:
+        del self._checks[upload]
+        self._changed.fire()  # there is room for another
 
     async def settle(self) -> None:
         """Waits until no check is under way."""
@@ -145,7 +154,7 @@ class UploadSupervisor:
 
     async def _stop_checks_of(self, of: str) -> None:
         """Breaks off the checks of a dataset's uploads, or of all when it is empty; the next look begins them anew."""
-        under_way = [task for name, task in self._checks.items() if not of or domain.dataset_of(name) == of]
+        under_way = [task for name, task in self._checks.items() if not of or uploads.dataset_of(name) == of]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -199,7 +208,7 @@ class UploadSupervisor:
         except checks.CheckKilled:
             if not await self._killed_again(name):
                 return
-            command = partial(commands.end_upload, judge=domain.fail_killed)
+            command = partial(commands.end_upload, judge=uploads.fail_killed)
         except (Fault, OSError):
             raise
         except Exception as error:  # else the same upload would end its check again and again
@@ -231,12 +240,12 @@ class UploadSupervisor:
         try:
             await self.database.transact(lambda unit: command(unit, upload))
         except UncomparedError as uncompared:
-            if await shares_ids(self.database, self.analyst, self.spare, uncompared, upload):
+            if await shares_ids(self.database, self.analyst, uncompared, upload):
                 await self.stored.drop(upload)
                 return
             await self._end(upload, partial(command, compared=uncompared.newest))
         except UncountedError as uncounted:
-            count = await count_new(self.database, self.analyst, self.spare, uncounted.version, upload)
+            count = await count_new(self.database, self.analyst, uncounted.version, upload)
             await self._end(upload, partial(command, new=New(uncounted.version, count)))
         failpoint("dataset_upload_ended")
 
@@ -245,17 +254,18 @@ class UploadSupervisor:
 
         With them goes what writes that died have left in its space, unless a feed took pieces of it back.
         """
+        own = uploads.staging(upload)
         async with self.database.read() as session:
             pieces = await store.pieces(session, upload)
-        for space, digest in {(domain.space_of(piece), piece.digest) for piece in pieces}:
+            lends = await lends_space(session, upload)
+        for space, digest in {(uploads.space_of(piece), piece.digest) for piece in pieces}:
             self.recent.drop(digest)
-            await self.blobs.delete(space, digest)
+            if lends or space != own:
+                await self.blobs.delete(space, digest)
+        if not lends:
+            await self.blobs.clear(own)  # all at once: a feed may have gathered thousands
         failpoint("dataset_pieces_deleted")
         await self.database.transact(lambda unit: store.drop_pieces(unit, upload))
-        async with self.database.read() as session:
-            used = await holds_pieces(session, domain.staging(upload))
-        if not used:
-            await self.blobs.clear(domain.staging(upload))
 
 
 def _reason(error: Fault | OSError) -> str:

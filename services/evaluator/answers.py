@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from kit.blobs import BlobStore
-from kit.rpc.names import id_of, parent_of, project_of
+from kit.rpc.names import id_of, parent_of
 from kit.store import Database, Unit, failpoint
 from services.evaluator import commands, store
+from services.evaluator.store import space_of
 
 BATCH_ROWS = 50
 #: An answer waits no longer than this before it is written, so that a crash costs little.
@@ -89,11 +90,6 @@ class Answers:
 
         await self._database.transact(work)
         self._batches = number
-
-
-def space_of(evaluation: str) -> str:
-    """Where the batches of an evaluation lie: a space of its own, so that dropping them takes nothing from others."""
-    return f"{project_of(evaluation)}/uploads/evaluation-{id_of(evaluation)}"
 
 
 async def read_whole(blobs: BlobStore, space: str, digest: str) -> bytes:

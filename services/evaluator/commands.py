@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 
-from kit.rpc.names import project_of, uuid7
+from kit.rpc.names import parent_of, project_of, uuid7
 from kit.store import Unit
 from kit.telemetry import current_traceparent
 from services.evaluator import domain, store
 from services.evaluator.domain import Plan
+from sluice.dataset import v1 as dataset
 from sluice.evaluator import v1 as evaluator
 from sluice.lifecycle import JOB, is_over
 from sluice.registry import v1 as registry
@@ -91,10 +92,10 @@ async def start(unit: Unit, name: str, rows: int) -> None:
     """Begins to ask: the engines are loaded."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
+        domain.check_wanted(evaluation)
         if evaluation.state == types.JOB_STATE_PREPARING:
             domain.enter(evaluation, types.JOB_STATE_RUNNING, now)
-        if not is_over(JOB, evaluation.state):
-            evaluation.progress.total = rows
+        evaluation.progress.total = rows
 
     await change(unit, name, act)
 
@@ -103,10 +104,10 @@ async def keep_batch(unit: Unit, batch: store.BatchRow, phase: str, answers: int
     """Counts a stored batch of answers as given."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
-        if not is_over(JOB, evaluation.state):
-            evaluation.progress.done = answers
-            evaluation.progress.phase = phase
-            evaluation.progress.time.FromDatetime(now)
+        domain.check_wanted(evaluation)
+        evaluation.progress.done = answers
+        evaluation.progress.phase = phase
+        evaluation.progress.time.FromDatetime(now)
 
     unit.session.add(batch)
     await change(unit, batch.evaluation, act)
@@ -116,11 +117,31 @@ async def succeed(unit: Unit, name: str, report: evaluator.Report) -> None:
     """Ends an evaluation with its report."""
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
-        if not is_over(JOB, evaluation.state):
-            evaluation.report.CopyFrom(report)
-            domain.enter(evaluation, types.JOB_STATE_SUCCEEDED, now)
+        domain.check_wanted(evaluation)
+        evaluation.report.CopyFrom(report)
+        domain.enter(evaluation, types.JOB_STATE_SUCCEEDED, now)
 
     await change(unit, name, act)
+    await store.strike(unit, project_of(name), report.rows_digest)
+
+
+async def forget_rows(unit: Unit, applied: dataset.ErasureApplied) -> None:
+    """Lets go what evaluations keep of the rows of versions that lost some, whichever those were; figures stay.
+
+    One that is worked on begins anew, with the rows that are left; one that was planned on those alone is left as it
+    is. A repeat changes nothing.
+    """
+    changed = {change.dataset_version: change.old_digest for change in applied.changes}
+    of = parent_of(applied.erasure)
+    some = applied.version_count > len(changed)  # of very many the event does not name all
+    for evaluation in await store.EVALUATIONS.find(unit.session, parent=project_of(of)):
+        version = evaluation.suite.dataset_version
+        old = version in changed and domain.planned_on(evaluation, changed[version])
+        if old or (some and version not in changed and parent_of(version) == of):
+            await store.doom_batches(unit, evaluation.name)
+            if evaluation.report.rows_digest:
+                await store.doom(unit, project_of(of), evaluation.report.rows_digest)
+            await change(unit, evaluation.name, domain.forget_rows)
 
 
 async def fail(unit: Unit, name: str, failure: types.Failure) -> None:
@@ -171,6 +192,8 @@ async def _settle(unit: Unit, name: str, plan: Plan, expected: types.JobState, t
     if twin is not None and twin.name != name:
         await _yield_to(unit, evaluation, twin)
         return
+    if evaluation.suite_digest != plan.suite_digest:
+        await store.doom_batches(unit, name)  # answers to rows that are others by now
 
     def act(evaluation: evaluator.Evaluation, now: datetime) -> None:
         domain.adopt(evaluation, plan)

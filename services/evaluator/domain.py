@@ -128,6 +128,40 @@ def enter(evaluation: evaluator.Evaluation, state: types.JobState, now: datetime
     _record(evaluation, state, now, note)
 
 
+class UnwantedError(Exception):
+    """The work is for nobody any more: the evaluation is queued again, since rows were forgotten, or it is over."""
+
+
+def check_wanted(evaluation: evaluator.Evaluation) -> None:
+    """Raises UnwantedError unless the evaluation is worked on; one that is asked to stop may still come to its end."""
+    if evaluation.state not in (*LIVE, types.JOB_STATE_CANCELLING):
+        raise UnwantedError
+
+
+def planned_on(evaluation: evaluator.Evaluation, rows_digest: str) -> bool:
+    """Whether it was planned on the rows of its dataset version as they were at this digest."""
+    return evaluation.suite_digest == suite_digest(evaluation.suite, rows_digest)
+
+
+def forget_rows(evaluation: evaluator.Evaluation, now: datetime) -> None:
+    """Begins one anew that is worked on; of one that has a report it says that nothing is kept of rows any more."""
+    if evaluation.state in LIVE:
+        enter(evaluation, types.JOB_STATE_QUEUED, now, "rows were forgotten meanwhile: it begins anew")
+    elif evaluation.report.rows_digest and not evaluation.HasField("rows_forget_time"):
+        evaluation.rows_forget_time.FromDatetime(now)
+
+
+def check_kept(evaluation: evaluator.Evaluation) -> None:
+    """Raises StateConflict (ROWS_FORGOTTEN) when what each row gave is not kept any more."""
+    if evaluation.HasField("rows_forget_time"):
+        raise StateConflict(
+            f"rows of `{evaluation.suite.dataset_version}` were forgotten since, and with them what each gave; "
+            "its figures are in the evaluation",
+            reason=errors.ERROR_REASON_ROWS_FORGOTTEN,
+            resource=("Evaluation", evaluation.name),
+        )
+
+
 def adopt(evaluation: evaluator.Evaluation, plan: Plan) -> None:
     """Writes the plan into the evaluation."""
     evaluation.suite.CopyFrom(plan.suite)

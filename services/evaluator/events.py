@@ -5,6 +5,7 @@ from __future__ import annotations
 from kit.bus import Handlers
 from kit.store import Unit
 from services.evaluator import commands
+from sluice.dataset import v1 as dataset
 from sluice.events import v1 as events
 from sluice.registry import v1 as registry
 
@@ -14,4 +15,12 @@ async def model_version_created(unit: Unit, event: events.Event, data: registry.
     await commands.create_evaluation(unit, data.model_version)
 
 
-HANDLERS: Handlers = {registry.ModelVersionCreated: model_version_created}
+async def erasure_applied(unit: Unit, event: events.Event, data: dataset.ErasureApplied) -> None:
+    """What was kept of forgotten rows goes."""
+    await commands.forget_rows(unit, data)
+
+
+HANDLERS: Handlers = {
+    registry.ModelVersionCreated: model_version_created,
+    dataset.ErasureApplied: erasure_applied,
+}

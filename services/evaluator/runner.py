@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
-from kit.blobs import BlobStore
+from kit.blobs import Blob, BlobStore
+from kit.rpc.errors import NotFound
 from kit.rpc.names import project_of
 from kit.store import Database, failpoint
 from kit.telemetry import get_log, span
@@ -77,11 +80,17 @@ class Runner:
             )
         if parity is not None:
             made.parity.CopyFrom(parity)
-        blob = await self.blobs.put(project_of(evaluation.name), once(report.write_rows(rows)))
+        blob = await self._keep(evaluation.name, report.write_rows(rows))
         failpoint("evaluator_before_report")
         made.rows_digest = blob.digest
         made.digest = report.report_digest(made)
         return made
+
+    async def _keep(self, name: str, rows: bytes) -> Blob:
+        """Stores what each row gave; it goes again unless the evaluation comes to name it."""
+        project, digest = project_of(name), f"sha256:{hashlib.sha256(rows).hexdigest()}"
+        await self.database.transact(partial(store.doom, space=project, digest=digest, evaluation=name))
+        return await self.blobs.put(project, once(rows), digest=digest)
 
     async def _questions(self, evaluation: evaluator.Evaluation) -> list[Question]:
         suite = evaluation.suite
@@ -96,14 +105,20 @@ class Runner:
             earlier = await store.effective(session, evaluation.incumbent, evaluation.suite_digest)
         if earlier is None or earlier.state != types.JOB_STATE_SUCCEEDED or earlier.report.rows_failed:
             return None
+        if earlier.HasField("rows_forget_time"):
+            return None
         content = await read_whole(self.blobs, project_of(earlier.name), earlier.report.rows_digest)
         return Given({row.row: row.answer for row in report.read_rows(content)}, {})
 
     async def _parity(self, digest: str, lease: Lease) -> evaluator.Parity | None:
-        """The comparison with the recipe; None where it left nothing to compare."""
+        """The comparison with the recipe; None where it left nothing to compare, or that was forgotten with rows."""
         if not digest:
             return None
-        content = await read_whole(self.blobs, project_of(lease.version), digest)
+        try:
+            content = await read_whole(self.blobs, project_of(lease.version), digest)
+        except NotFound:
+            log.warning("parity_gone", version=lease.version)
+            return None
         return await compare(content, self.engine, lease.model, self.parity_tolerance)
 
     async def _ask(

@@ -80,9 +80,12 @@ class EvaluationServicer(evaluator.EvaluationServiceServicer):
     async def ListEvaluationRows(
         self, request: evaluator.ListEvaluationRowsRequest, context: Context
     ) -> evaluator.ListEvaluationRowsResponse:
-        digest = (await self._get(request.parent)).report.rows_digest
+        evaluation = await self._get(request.parent)
+        digest = evaluation.report.rows_digest
         if not digest:
             return evaluator.ListEvaluationRowsResponse()
+        await self.peers.dataset_version(evaluation.suite.dataset_version)  # may the caller know of it?
+        domain.check_kept(evaluation)
         cursor = paging.decode(request.page_token, request.parent, digest, of=(int,)) or [0]
         content = await read_whole(self.blobs, project_of(request.parent), digest)
         start, size = int(cursor[0]), paging.page_size(request.page_size)

@@ -10,6 +10,7 @@ from sqlalchemy import UniqueConstraint, and_, delete, or_
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from kit.rpc.names import id_of, project_of
 from kit.store import ResourceRow, Resources, Unit
 from sluice.evaluator import v1 as evaluator
 from sluice.types import v1 as types
@@ -36,6 +37,15 @@ class BatchRow(SQLModel, table=True):
     digest: str
 
 
+class DoomedRow(SQLModel, table=True):
+    """A blob that goes unless an evaluation names it; not while ``evaluation`` is worked on, which may be about to."""
+
+    __tablename__ = "evaluator_doomed"
+    space: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    evaluation: str
+
+
 GIVEN_UP = (types.JOB_STATE_CANCELLED, types.JOB_STATE_EXPIRED)
 
 
@@ -49,6 +59,11 @@ def _columns(evaluation: evaluator.Evaluation) -> Mapping[str, Any]:
 
 
 EVALUATIONS = Resources(EvaluationTable, evaluator.Evaluation, _columns, enums={"state": types.JobState})
+
+
+def space_of(evaluation: str) -> str:
+    """Where the batches of an evaluation lie: a space of its own, so that dropping them takes nothing from others."""
+    return f"{project_of(evaluation)}/uploads/evaluation-{id_of(evaluation)}"
 
 
 async def effective(session: AsyncSession, model_version: str, suite_digest: str) -> evaluator.Evaluation | None:
@@ -76,6 +91,38 @@ async def leftovers(session: AsyncSession, kept_since: datetime) -> dict[str, se
     for batch in (await session.exec(query)).all():
         found.setdefault(batch.evaluation, set()).add(batch.digest)
     return found
+
+
+async def doom_batches(unit: Unit, evaluation: str) -> None:
+    """Forgets all batches of an evaluation and lets their blobs go."""
+    mine = col(BatchRow.evaluation) == evaluation
+    for digest in set((await unit.session.exec(select(BatchRow.digest).where(mine))).all()):
+        await doom(unit, space_of(evaluation), digest)
+    await unit.session.exec(delete(BatchRow).where(mine))
+
+
+async def doom(unit: Unit, space: str, digest: str, evaluation: str = "") -> None:
+    """Puts a blob down that goes, when ``evaluation`` is worked on no more."""
+    await unit.session.merge(DoomedRow(space=space, digest=digest, evaluation=evaluation))
+
+
+async def doomed(session: AsyncSession, live: Collection[int]) -> list[DoomedRow]:
+    """Blobs that go now, at most 1000; ``live`` are the states in which an evaluation is worked on."""
+    works = select(EvaluationTable.name).where(
+        col(EvaluationTable.name) == col(DoomedRow.evaluation), col(EvaluationTable.state).in_(live)
+    )
+    return list((await session.exec(select(DoomedRow).where(~works.exists()).limit(1000))).all())
+
+
+async def named(session: AsyncSession, space: str) -> set[str]:
+    """The digests of the blobs of a project in which evaluations keep their rows."""
+    every = await EVALUATIONS.find(session, parent=space)
+    return {each.report.rows_digest for each in every if not each.HasField("rows_forget_time")}
+
+
+async def strike(unit: Unit, space: str, digest: str) -> None:
+    """Takes a blob from those that go."""
+    await unit.session.exec(delete(DoomedRow).where(col(DoomedRow.space) == space, col(DoomedRow.digest) == digest))
 
 
 async def drop_batches(unit: Unit, evaluation: str, digests: Collection[str]) -> None:

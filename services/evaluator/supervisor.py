@@ -13,7 +13,6 @@ from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, Una
 from kit.store import Database, Leadership, failpoint, leading
 from kit.telemetry import current_trace_id, get_log, span, with_traceparent
 from services.evaluator import commands, domain, store
-from services.evaluator.answers import space_of
 from services.evaluator.peers import Peers
 from services.evaluator.runner import Runner
 from sluice.errors import v1 as errors
@@ -80,6 +79,7 @@ class EvaluationSupervisor:
             await self._guarded(evaluation, self._stop)
         for evaluation in await self._in(types.JOB_STATE_QUEUED, *domain.LIVE):
             await self._guarded(evaluation, self._watch_time)
+        await self._end_given_up()
         # Those that a predecessor has begun come first.
         for states in (domain.LIVE, (types.JOB_STATE_QUEUED,)):
             for evaluation in await self._in(*states):
@@ -138,6 +138,14 @@ class EvaluationSupervisor:
             await self._end_task(evaluation.name)
             await self.database.transact(lambda unit: commands.fail(unit, evaluation.name, failure))
 
+    async def _end_given_up(self) -> None:
+        """Ends the work on those that began anew and were cancelled, or expired, before their work saw it."""
+        if self._tasks:
+            async with self.database.read() as session:
+                given_up = await store.EVALUATIONS.find(session, name=list(self._tasks), state=store.GIVEN_UP)
+            for evaluation in given_up:
+                await self._end_task(evaluation.name)
+
     async def _end_task(self, name: str) -> None:
         task = self._tasks.pop(name, None)
         if task is not None:
@@ -151,9 +159,14 @@ class EvaluationSupervisor:
             while True:
                 try:
                     return await self._try(name)
-                except FINAL as fault:
-                    return await self._fail(name, fault)
+                except domain.UnwantedError:
+                    task = asyncio.current_task()
+                    if task is not None and task.cancelling():  # what it wrote last was for nobody
+                        return None
+                    continue
                 except Fault as fault:
+                    if isinstance(fault, FINAL) and fault.reason != errors.ERROR_REASON_ROWS_FORGOTTEN:
+                        return await self._fail(name, fault)
                     log.warning("evaluation_put_off", evaluation=name, reason=fault.reason_name, message=fault.message)
                 except Exception as error:
                     return await self._fail_by_bug(name, error)
@@ -178,13 +191,25 @@ class EvaluationSupervisor:
         async with self.database.read() as session:
             found = await store.leftovers(session, self.database.clock() - self.waiting_limit)
         try:
+            await self._drop_doomed()
             for name, digests in found.items():
                 for digest in digests:
-                    await self.blobs.delete(space_of(name), digest)
+                    await self.blobs.delete(store.space_of(name), digest)
                 failpoint("evaluator_batches_deleted")
                 await self.database.transact(partial(store.drop_batches, evaluation=name, digests=digests))
         except Fault as fault:
             log.warning("answers_not_deleted", reason=fault.reason_name)
+
+    async def _drop_doomed(self) -> None:
+        """Deletes blobs that nobody may read any more: first the bytes, then what is known of them."""
+        async with self.database.read() as session:
+            found = await store.doomed(session, [*domain.LIVE, types.JOB_STATE_CANCELLING])
+            named = {space: await store.named(session, space) for space in {blob.space for blob in found}}
+        for blob in found:
+            if blob.digest not in named[blob.space]:
+                await self.blobs.delete(blob.space, blob.digest)
+        for blob in found:
+            await self.database.transact(partial(store.strike, space=blob.space, digest=blob.digest))
 
     async def _fail(self, name: str, fault: Fault) -> None:
         failure = types.Failure(reason=fault.reason, message=fault.message)  # type: ignore[arg-type]

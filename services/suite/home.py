@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from kit.blobs import FileKek
 from kit.bus import write_config
 from kit.bus.stream_key import stream_key
 from kit.settings import SERVICES, config_folder
+from services.suite.ports import choose, refusal
 from sluice.credentials import Credentials, forget, remember
 
 #: In the environment of every process of a suite and of what those start: which suite it belongs to.
@@ -26,7 +26,7 @@ FOLDERS = ("run", "run/identity", "db", "nats", "blobs", "jobs", "cache/engine",
 CONSUMES = {
     "dataset": ("evaluator", "feed", "registry", "trainer"),
     "trainer": (),
-    "evaluator": ("registry",),
+    "evaluator": ("dataset", "registry"),
     "registry": ("trainer", "evaluator", "gateway"),
     "gateway": ("registry",),
 }
@@ -159,11 +159,11 @@ class Home:
         before = self.state().get("ports", {})
         public = {"gateway": grpc_port, "http": http_port}
         for name, port in public.items():
-            if why := _refusal(port):
+            if why := refusal(port):
                 flag = "--grpc-port" if name == "gateway" else "--http-port"
                 raise SuiteError(f"port {port} {why} choose another with {flag}")
         wanted = {**{name: before.get(name, 0) for name in INTERNAL}, **public}
-        return _choose(wanted)
+        return choose(wanted)
 
     def first_key(self, address: str, http: str) -> tuple[str, str]:
         """The administrator's key of a suite whose registry is empty, and its SHA-256; ("", "") when there is one.
@@ -233,38 +233,6 @@ def _replace(path: Path, text: str) -> None:
 
 def _unusable(path: Path, error: OSError) -> SuiteError:
     return SuiteError(f"`{path}` cannot be used as home ({error.strerror}); choose another with --home")
-
-
-def _refusal(port: int) -> str:
-    """Why nothing can listen on a port; empty when it can."""
-    if not 0 <= port <= 65535:
-        return "does not exist;"
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            return "is reserved for the administrator of this machine;"
-        except OSError:
-            return "is in use; stop what listens there or"
-    return ""
-
-
-def _choose(wanted: Mapping[str, int]) -> dict[str, int]:
-    held: list[socket.socket] = []
-    chosen: dict[str, int] = {}
-    for name, port in wanted.items():
-        probe = socket.socket()
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        held.append(probe)
-        chosen[name] = probe.getsockname()[1]
-    for probe in held:
-        probe.close()
-    return chosen
 
 
 def is_alive(pid: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 
 def main() -> None:
@@ -16,10 +17,9 @@ def run(arguments: Sequence[str]) -> int:
     import typer
 
     from sluice.cli import exits
-    from sluice.cli.app import app
 
     try:
-        code = app(args=list(arguments), prog_name="sluice", standalone_mode=False)
+        code = _commands()(args=list(arguments), prog_name="sluice", standalone_mode=False)
     except typer.TyperException as error:
         return exits.report_usage(error)
     except (typer.Abort, KeyboardInterrupt):
@@ -27,3 +27,13 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         return exits.report(error)
     return code if isinstance(code, int) else exits.OK
+
+
+@cache
+def _commands() -> Callable[..., object]:
+    """The tree of commands; typer would build all of it anew for each command line."""
+    from typer.main import get_command
+
+    from sluice.cli.app import app
+
+    return get_command(app)

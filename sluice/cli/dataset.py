@@ -73,6 +73,8 @@ def upload(
         return rows.show_refusal(session, refused)
     show_version(session, version)
     forgetting.tell_forgotten(session, version)
+    if append and not map:
+        rows.show_inherited(session, version)
     if fix or on_error is rows.OnError.quarantine or demands or version.identified_counts:
         rows.show_findings(session, version)
     screen.hint(session, f"train on it: sluice train --dataset {words.brief(version.name)} --model …")
@@ -120,6 +122,7 @@ def update(
     deidentify: Annotated[
         asked.Deidentify | None, typer.Option(help="What is done at least about text that identifies people.")
     ] = None,
+    task_type: Annotated[str, typer.Option(help="What the rows are for; only of a dataset without a version.")] = "",
 ) -> None:
     """Change what is said of a dataset; what is not given stays as it is."""
     added, tags, etag = _tags(tag or []), None, ""
@@ -134,6 +137,7 @@ def update(
         tags=tags,
         classification=classification,
         deidentify=deidentify.value if deidentify else None,
+        task_type=task_type,
         etag=etag,
     )
     screen.fields(session, changed, _about(changed))

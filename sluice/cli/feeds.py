@@ -126,6 +126,17 @@ def resume(session: Session, feed: Name) -> None:
     screen.fields(session, changed, _about(changed))
 
 
+@command(app, "delete")
+def delete(
+    session: Session,
+    feed: Name,
+    force: Annotated[bool, typer.Option("--force", help="Throw away the rows that wait in it, too.")] = False,
+) -> None:
+    """Remove a feed; the versions that were made of its rows stay."""
+    session.client.feeds.delete(feed, force=force)
+    screen.hint(session, "it is gone; events that are still sent to it become dead letters")
+
+
 @command(app, "push")
 def push(
     session: Session,
@@ -136,10 +147,14 @@ def push(
 
     The same file again, within a week, adds nothing: so a push that broke off is simply repeated.
     """
+    before = _rows_taken(session, feed)
     with _lines(file) as (lines, request_id):
         taken = session.client.feeds.append(feed, lines, request_id=request_id)
     screen.fields(session, taken, _about(taken))
-    screen.hint(session, f"a version now: sluice dataset feed flush {feed}")
+    if taken.taken_rows == before:
+        screen.hint(session, "these rows were handed in before; nothing was added")
+    if taken.waiting_rows:
+        screen.hint(session, f"a version now: sluice dataset feed flush {feed}")
 
 
 @command(app, "flush")
@@ -160,6 +175,16 @@ def flush(session: Session, feed: Name) -> int:
     return exits.OK
 
 
+def _rows_taken(session: Session, feed: str) -> int:
+    """How many rows a feed has taken; none where it is not there yet."""
+    from kit.rpc.errors import NotFound
+
+    try:
+        return session.client.feeds.get(feed).taken_rows
+    except NotFound:
+        return -1
+
+
 def _about(feed: dataset.Feed) -> dict[str, object]:
     after = words.duration(feed.commit_after.seconds)
     return {
@@ -170,6 +195,7 @@ def _about(feed: dataset.Feed) -> dict[str, object]:
         "a version": f"every {feed.commit_rows} rows or {words.size(feed.commit_bytes)}, at the latest after {after}",
         "wrong rows": _wrong_rows(feed),
         "only rows with": feed.demands.keep,
+        "what identifies": _identities(feed),
         "lost": feed.lost_rows or None,
         "taken": feed.taken_rows,
         "waiting": feed.waiting_rows,
@@ -186,6 +212,17 @@ def _wrong_rows(feed: dataset.Feed) -> str:
 
     put = "are put aside" if feed.on_error == contract.ON_ERROR_QUARANTINE else "hold up the others"
     return f"are repaired where that is proposed, else {put}" if feed.fix else put
+
+
+def _identities(feed: dataset.Feed) -> str:
+    from sluice.dataset import v1 as contract
+
+    done = {
+        contract.DEIDENTIFY_REPORT: "is counted",
+        contract.DEIDENTIFY_MASK: "is masked",
+        contract.DEIDENTIFY_REFUSE: "makes a row wrong",
+    }
+    return done.get(feed.demands.deidentify, "")
 
 
 def _short(feed: dataset.Feed) -> str:

@@ -1,4 +1,4 @@
-"""`sluice dataset forget`, `erasures` and `models`: rows that must go, and who saw them."""
+"""`sluice dataset forget`, `delete`, `erasures` and `models`: rows that must go, and who saw them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USES: screen.Columns = {
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to those of `sluice dataset`."""
-    for function in (forget, erasures, models):
+    for function in (forget, delete, erasures, models):
         command(app, function.__name__, panel=GOVERN)(function)
 
 
@@ -67,6 +67,38 @@ def forget(
     return _show(session, _follow(session, _order(session, name, column, values, reason, dry_run=False)))
 
 
+def delete(
+    session: Session,
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why, for the tombstone; it is kept for good.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="With its versions, and uploads that are open.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
+    """Delete a dataset: shred its rows in all versions. Its name stays taken, with what models saw of it.
+
+    Models that were trained on it are not changed. It cannot be undone.
+    """
+    from kit.rpc.errors import Invalid
+
+    if not reason:
+        raise Invalid("deleting needs a reason for the tombstone; give --reason, such as 'uploaded by mistake'")
+    found = session.client.datasets.get(name)
+    if not found.latest_version:
+        another = f"sluice dataset upload FILE --name {words.brief(found.name)} --task-type …"
+        screen.hint(session, f"it has no version, so it need not be deleted to have another task type: {another}")
+    if not yes and not typer.confirm(
+        f"delete {words.brief(found.name)}, newest version {found.latest_version}?", err=True
+    ):
+        return exits.CONFLICT
+    deleted = session.client.datasets.delete(name, reason, force=force, etag=found.etag)
+    order = session.client.erasures.list(name, 1)[0].name
+    done = _follow(session, order)
+    fields = {"dataset": deleted.name, "deleted": words.when(deleted.delete_time), "erasure": done.name}
+    removed = f"{done.rows_removed} in all versions" if done.version_count > 1 else done.rows_removed
+    screen.fields(session, deleted, {**fields, "state": _state(done), "rows": removed})
+    return exits.OK if _is_done(done) else exits.FAILED
+
+
 def erasures(
     session: Session, name: Name, limit: Annotated[int, typer.Option(min=0, help="0 means all.")] = 50
 ) -> None:
@@ -74,7 +106,7 @@ def erasures(
     columns: screen.Columns = {
         "ERASURE": lambda each: words.brief(each.name),
         "STATE": _state,
-        "BY": lambda each: each.column or "age",
+        "BY": lambda each: each.column or "version",
         "ROWS": lambda each: each.rows_removed,
         "VERSIONS": lambda each: each.version_count,
         "MODELS": lambda each: len({use.model_version for use in each.model_uses if _seen(use) != "evaluated"}),
@@ -161,8 +193,8 @@ def _follow(session: Session, name: str) -> dataset.Erasure:
 
 def _show(session: Session, erasure: dataset.Erasure) -> int:
     fields = {
-        "erasure": erasure.name,
-        "state": _state(erasure),
+        "erasure": "" if erasure.dry_run else erasure.name,
+        "state": "dry run" if erasure.dry_run and _is_done(erasure) else _state(erasure),
         "rows": erasure.rows_removed,
         "put aside": erasure.quarantined_rows_removed or "",
         "versions": erasure.version_count,

@@ -106,6 +106,7 @@ def about(found: dataset.Dataset) -> dict[str, str]:
         "owner": words.brief(found.owner),
         "access": "granted: only those it is granted to" if _is_restricted(found) else "",
         "retention": f"rows of versions older than {found.retention_days} days go" if found.retention_days else "",
+        "deleted": words.when(found.delete_time),
     }
 
 

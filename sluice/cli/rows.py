@@ -74,13 +74,13 @@ def validate(
 ) -> int:
     """Check a file on this machine, without a suite; exit 2 when rows are wrong."""
     from kit.rpc.errors import Invalid
+    from sluice.client.uploads import check_path
     from sluice.rows import ROWS_OF_TASK, UnknownFormatError
     from sluice.rows.checking import Rules
     from sluice.rows.convert import convert
     from sluice.rows.names import is_archive
 
-    if not file.is_file():
-        raise Invalid(f"there is no file `{file}`; give the path of a file with rows, such as rows.jsonl")
+    check_path(file)
     if task_type not in ROWS_OF_TASK:
         raise Invalid(f"there are no row rules for `{task_type}`; there are {', '.join(sorted(ROWS_OF_TASK))}")
     demands = asked.demands(deidentify, recognizer, keep, set, tag_rows, max_tokens, tokenizer)
@@ -100,10 +100,10 @@ def validate(
             screen.emit(_as_json(outcome))
         violations.show_right(session, outcome.row_count, task_type, outcome.split_rows)
         found = [(*place, count) for place, count in outcome.identified.items()]
-        violations.show_done(session, outcome.fixed, outcome.filtered, found)
+        violations.show_done(session, outcome.fixed, outcome.filtered, found, masked=demands.deidentify == "mask")
         return exits.OK
     if not session.json:
-        violations.show(session, outcome.violations, outcome.counts)
+        violations.show(session, outcome.violations, outcome.counts, fixed=fix)
     exits.complain(violations.summary(file.name, task_type, sum(outcome.counts.values())))
     return exits.INVALID
 
@@ -113,7 +113,7 @@ def _beside(folder: Path | None, policy: str) -> Beside:
     from secrets import token_bytes
 
     from kit.rpc.errors import Invalid
-    from sluice.rows.identities import treatment
+    from sluice.rows.identities import naming, treatment
     from sluice.rows.media import MAX_BYTES
     from sluice.rows.shelf import Settled
     from sluice.rows.stacks import Beside
@@ -127,7 +127,8 @@ def _beside(folder: Path | None, policy: str) -> Beside:
         with files[path].open("rb") as file:
             return found.settle(file.read(MAX_BYTES + 1))
 
-    found = Beside(files, fetch, treat=treatment(policy, token_bytes(32)))
+    key = token_bytes(32)
+    found = Beside(files, fetch, treat=treatment(policy, key), whose=naming(policy, key))
     return found
 
 
@@ -161,23 +162,37 @@ def quarantine(
 def mapping(given: list[str]) -> dict[str, str]:
     """`findings=prompt` as what it says."""
     from kit.rpc.errors import Invalid
+    from sluice.rows.meanings import check_meanings
 
     for each in given:
         if not all(each.partition("=")):
             raise Invalid(f"`{each}` maps nothing; write name=meaning, such as findings=prompt")
-    return dict(each.split("=", 1) for each in given)
+    columns = dict(each.split("=", 1) for each in given)
+    check_meanings(columns)
+    return columns
 
 
 def show_findings(session: Session, version: dataset.DatasetVersion) -> None:
     """What was repaired in the file of a version, and put aside."""
+    from sluice.dataset import v1 as contract
+
     made_of = session.client.datasets.upload_of(version.name)
     found = [(each.kind, each.field, each.count) for each in made_of.identified_counts]
-    violations.show_done(session, made_of.fixed_counts, made_of.filtered_rows, found)
+    masked = made_of.demands.deidentify == contract.DEIDENTIFY_MASK
+    violations.show_done(session, made_of.fixed_counts, made_of.filtered_rows, found, masked=masked)
     if made_of.quarantined_rows:
         show = f"sluice dataset quarantine {words.brief(version.name)}"
         asked = made_of.demands.deidentify or made_of.violation_counts.get("identifies-person", 0)
         warning = "; they are as they came, with whatever in them identifies people" if asked else ""
         screen.hint(session, f"{made_of.quarantined_rows} rows were wrong and put aside: {show}{warning}")
+
+
+def show_inherited(session: Session, version: dataset.DatasetVersion) -> None:
+    """What the columns of a version mean, where that was said of a version before it."""
+    made_of = session.client.datasets.upload_of(version.name)
+    if made_of.columns_from:
+        meant = ", ".join(f"{name} → {meaning}" for name, meaning in sorted(made_of.columns.items()))
+        screen.hint(session, f"columns as in {words.brief(made_of.columns_from)}: {meant}; --map says otherwise")
 
 
 def show_refusal(session: Session, refused: RowsRefused) -> int:
@@ -186,7 +201,7 @@ def show_refusal(session: Session, refused: RowsRefused) -> int:
     if session.json:
         screen.emit(upload)
     elif upload.violations:
-        violations.show(session, upload.violations, upload.violation_counts)
+        violations.show(session, upload.violations, upload.violation_counts, fixed=upload.fix)
     if upload.forgotten_rows:
         screen.hint(session, f"{upload.forgotten_rows} of its rows were forgotten before and left out")
     if upload.violations and violations.spoken():

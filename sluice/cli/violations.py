@@ -20,8 +20,11 @@ def spoken() -> str:
     return language()
 
 
-def show(session: Session, violations: Sequence[Any], counts: Mapping[str, int]) -> None:
-    """The first of them as a table, and below it how many there are of each kind and what may be done at once."""
+def show(session: Session, violations: Sequence[Any], counts: Mapping[str, int], *, fixed: bool) -> None:
+    """The first of them as a table, and below it how many there are of each kind and what may be done at once.
+
+    `fixed` says that what can be repaired was.
+    """
     from sluice.rows.translations import said
 
     to = spoken()
@@ -31,7 +34,9 @@ def show(session: Session, violations: Sequence[Any], counts: Mapping[str, int])
         screen.hint(session, said("… and {} more", len(violations) - len(shown), to=to))
     screen.hint(session, ", ".join(f"{count} × {said(kind, to=to)}" for kind, count in _most_first(counts)))
     if all(each.row for each in shown):
-        way = "--fix makes what repairs it can; --on-error=quarantine puts the other rows aside at upload"
+        way = "--on-error=quarantine puts the wrong rows aside at upload"
+        if not fixed and any(map(_fixable, violations)):
+            way = "--fix makes what repairs it can; --on-error=quarantine puts the other rows aside at upload"
         screen.hint(session, said(way, to=to))
 
 
@@ -44,9 +49,17 @@ def show_right(session: Session, rows: int, task_type: str, split_rows: Mapping[
 
 
 def show_done(
-    session: Session, fixed: Mapping[str, int], filtered: int, identified: Iterable[tuple[str, str, int]]
+    session: Session,
+    fixed: Mapping[str, int],
+    filtered: int,
+    identified: Iterable[tuple[str, str, int]],
+    *,
+    masked: bool,
 ) -> None:
-    """What was repaired, what was left out, and what identifies people, as kind, field and count."""
+    """What was repaired, what was left out, and what identifies people, as kind, field and count.
+
+    It is ``masked`` in the rows, or still in them.
+    """
     from sluice.rows.translations import said
 
     to = spoken()
@@ -60,7 +73,7 @@ def show_done(
         places = ", ".join(
             said("{} × {} in {}", count, said(kind, to=to), field, to=to) for kind, field, count in found
         )
-        screen.hint(session, said("identifies people: {}", places, to=to))
+        screen.hint(session, said("masked: {}" if masked else "still in the rows: {}", places, to=to))
 
 
 def summary(file_name: str, task_type: str, count: int) -> str:
@@ -77,6 +90,14 @@ def refusal(file_name: str, count: int) -> str:
     from sluice.rows.translations import said
 
     return said("`{}` was refused: {} rows are wrong", file_name, count, to=spoken())
+
+
+def _fixable(violation: Any) -> bool:
+    """Whether --fix may do what the repair proposes: another name or word, a plain value, another encoding."""
+    kind, repair = str(violation.kind), str(violation.repair)
+    if kind == "wrong-type":
+        return (violation.expected, violation.found) in (("text", "a number"), ("true or false", "text"))
+    return kind == "wrong-encoding" or (repair.endswith("?") and kind != "missing-asset")
 
 
 def _columns(to: str, *, archived: bool) -> screen.Columns:

@@ -156,12 +156,24 @@ async def _pieces(upload: str, left: deque[Local]) -> AsyncIterator[dataset.Writ
         if not left or sent >= SENT_BYTES:
             return
         each = left.popleft()
-        digest = each.digest
-        with each.file.open("rb") as file:
-            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        digest, size = each.digest, 0
+        async for data in _chunks(each):
+            size += len(data)
+            if size <= each.size_bytes:
                 yield dataset.WriteAssetsRequest(name=name, digest=digest, data=data, crc32=zlib.crc32(data))
-                name, digest = "", ""
-                sent += len(data)
+            name, digest = "", ""
+        if size != each.size_bytes:
+            raise Invalid(f"`{each.file}` has changed while it was sent; leave it as it is, and upload once more")
+        sent += size
+
+
+async def _chunks(of: Local) -> AsyncIterator[bytes]:
+    try:
+        with of.file.open("rb") as file:
+            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield data
+    except OSError as error:
+        raise _unreadable(of.file, error) from error
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str, int]]:
@@ -186,7 +198,11 @@ def _digest(file: Path) -> str:
         with file.open("rb") as content:
             return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
     except OSError as error:
-        raise Invalid(f"`{file}` cannot be read ({error.strerror}); check its permissions") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> Invalid:
+    return Invalid(f"`{file}` cannot be read ({error.strerror}); check that it is there, and its permissions")
 
 
 def _passing(fault: BaseException) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -21,37 +22,55 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-client", daemon=True)
+        self._waited_for: set[Future[Any]] = set()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._run, name="sluice-client", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; a KeyboardInterrupt in the caller cancels it."""
+        """The result of ``work``; a KeyboardInterrupt in the caller cancels it. Raises RuntimeError once stopped."""
+        if self._is_over:
+            work.close()
+            raise RuntimeError("this client is closed; make another")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._waited_for.add(future)
         try:
+            if self._loop.is_closed():  # just now, and nobody will do the work
+                future.cancel()
             return future.result()
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waited_for.discard(future)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """The items as they come; leaving the loop early closes the asynchronous iterator."""
+        """The items as they come, the next one while one is used; leaving early closes the asynchronous iterator."""
+        ahead = _Ahead(items)
         try:
-            while True:
-                item = self.run(_next(items))
-                if item is _END:
-                    return
+            while (item := self.run(ahead.next())) is not _END:
                 yield item
         finally:
-            if not self._loop.is_closed():
-                self.run(_close(items))
+            if threading.current_thread() is self._thread:  # collected here, so nobody waits
+                self._loop.create_task(ahead.close())
+            elif not self._is_over:
+                self.run(ahead.close())
 
     def stop(self) -> None:
-        """Ends loop and thread; a second time does nothing."""
-        if self._loop.is_closed():
+        """Ends loop and thread, and cancels what somebody waits for; a second time does nothing."""
+        if self._is_over:
             return
+        self._is_over = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(_cancel_others())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+        for future in list(self._waited_for):
+            future.cancel()
 
 
 class Facade:
@@ -86,11 +105,35 @@ def iterating(
     return walk
 
 
-async def _next(items: AsyncIterator[T]) -> T:
-    return await anext(items, _END)
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _close(items: AsyncIterator[Any]) -> None:
-    close = getattr(items, "aclose", None)
-    if close:
-        await close()
+class _Ahead:
+    """An asynchronous iterator of which the next item is on its way while one is used."""
+
+    def __init__(self, items: AsyncIterator[Any]) -> None:
+        self._items = items
+        self._coming: asyncio.Future[Any] | None = None
+
+    async def next(self) -> Any:
+        """The next item, or _END."""
+        self._coming = self._coming or self._begin()
+        item = await self._coming
+        self._coming = self._begin() if item is not _END else None
+        return item
+
+    async def close(self) -> None:
+        """Gives up what is on its way."""
+        if self._coming:
+            self._coming.cancel()
+            await asyncio.gather(self._coming, return_exceptions=True)
+        close = getattr(self._items, "aclose", None)
+        if close:
+            await close()
+
+    def _begin(self) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(anext(self._items, _END))

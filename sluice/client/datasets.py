@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kit.rpc.encoded import content_of
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound
 from sluice.client import assets as files
 from sluice.client import criteria, feeds, names, profiles, uploads
@@ -15,6 +16,7 @@ from sluice.client.connection import Connection, gather
 from sluice.client.demands import policy
 from sluice.dataset import v1 as dataset
 from sluice.rows.demands import NO_DEMANDS, Demands
+from sluice.rows.meanings import check_meanings
 
 
 def _ignore(progress: uploads.UploadProgress) -> None:
@@ -29,6 +31,11 @@ class Datasets:
         self._datasets = dataset.DatasetServiceStub(connection.channel)
         self._versions = dataset.DatasetVersionServiceStub(connection.channel)
         self._uploads = dataset.UploadServiceStub(connection.channel)
+        self._batches = connection.channel.unary_stream(
+            "/sluice.dataset.v1.DatasetVersionService/ReadRecordBatches",
+            request_serializer=dataset.ReadRecordBatchesRequest.SerializeToString,
+            response_deserializer=content_of(dataset.ReadRecordBatchesResponse, "ipc"),
+        )
 
     async def upload(
         self,
@@ -53,15 +60,17 @@ class Datasets:
         ``name`` is its display name or id. The same file again gives the version it made before; an upload
         that broke off goes on where it stopped. With ``append`` the rows come after those of the newest version
         instead of taking their place. ``columns`` says what names in the file mean, such as {"findings": "prompt"};
-        ``fix`` makes the repairs that violations propose; ``quarantine`` puts rows that are wrong aside and takes
-        the others. ``demands`` are what is asked of rows beyond their schema, such as that they identify nobody.
-        ``assets`` is the folder in which the images and sounds lie that rows name by path; those that the project has
-        are not sent. ``progress`` is called as bytes are hashed and sent and rows checked. Raises RowsRefused (row,
+        what is appended takes over those of the newest version where it says nothing. ``fix`` makes the repairs that
+        violations propose; ``quarantine`` puts rows that are wrong aside and takes the others. ``demands`` are what is
+        asked of rows beyond their schema, such as that they identify nobody. ``assets`` is the folder in which the
+        images and sounds lie that rows name by path; those that the project has are not sent. ``progress`` is called
+        as bytes are hashed and sent and rows checked. Raises RowsRefused (row,
         field, repair) when rows break the rules of the task type, Invalid for a bad file or a bad expression.
         """
         path = Path(path)
         folder = Path(assets) if assets else None
         uploads.check_file(path, folder)  # before anything is created for it
+        check_meanings(columns or {})
         wanted = dataset.Dataset(
             display_name=name,
             description=description,
@@ -72,7 +81,7 @@ class Datasets:
         )
         found = await self._ensure(wanted)
         wishes = uploads.Wishes(append, dict(columns or {}), fix, quarantine, demands, folder)
-        return await uploads.Sender(self._connection, progress, wishes).send(found.name, path)
+        return await uploads.Sender(self._connection, progress, wishes).send(found, path)
 
     async def append(self, name: str, rows: Iterable[feeds.Row], *, request_id: str = "") -> dataset.Feed:
         """Hands a few rows to a dataset: to its default feed, or to another as `chest-xray/pacs`; see ``Feeds.append``.
@@ -109,13 +118,15 @@ class Datasets:
         tags: Mapping[str, str] | None = None,
         classification: str = "",
         deidentify: str | None = None,
+        task_type: str = "",
         etag: str = "",
     ) -> dataset.Dataset:
         """Changes what is given of a dataset and leaves the rest; ``tags`` takes the place of all that are there.
 
         ``classification`` is public, internal or sensitive; ``deidentify`` is what is done at least with every upload:
-        off, report, mask or refuse. Raises Invalid when nothing is given, NotFound, and
-        Stale when ``etag`` is not the present one.
+        off, report, mask or refuse; ``task_type`` can be changed of an empty dataset. Raises Invalid when nothing is
+        given, NotFound, StateConflict for the task type of one with versions, and Stale when ``etag`` is another
+        than the present one.
         """
         given = {"description": description, "modalities": modalities, "tags": tags}
         values: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
@@ -123,12 +134,26 @@ class Datasets:
             values["classification"] = criteria.classification(classification)
         if deidentify is not None:
             values["deidentify"] = policy(deidentify)
+        if task_type:
+            values["task_type"] = task_type
         if not values:
             raise Invalid("nothing is to be changed; give a description, modalities, tags or a classification")
         wanted = dataset.Dataset(name=names.dataset(self._connection.project, name), etag=etag, **values)
         request = dataset.UpdateDatasetRequest(dataset=wanted)
         request.update_mask.paths.extend(values)
         answer: dataset.UpdateDatasetResponse = await self._connection.call(self._datasets.UpdateDataset, request)
+        return answer.dataset
+
+    async def delete(self, name: str, reason: str, *, force: bool = False, etag: str = "") -> dataset.Dataset:
+        """Deletes a dataset for good: its rows are shredded, its name stays taken. `erasures.list` has the tombstone.
+
+        With ``force`` its versions are deleted with it, and uploads given up that are not complete. Raises NotFound,
+        Denied unless the caller owns it or is an administrator, and StateConflict while something needs it.
+        """
+        request = dataset.DeleteDatasetRequest(
+            name=names.dataset(self._connection.project, name), reason=reason, force=force, etag=etag
+        )
+        answer: dataset.DeleteDatasetResponse = await self._connection.call(self._datasets.DeleteDataset, request)
         return answer.dataset
 
     async def version(self, name: str) -> dataset.DatasetVersion:
@@ -176,7 +201,7 @@ class Datasets:
 
     async def arrow_pieces(
         self, version: str, split: str = "", columns: Sequence[str] = (), start_row: int = 0, max_rows: int = 0
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[memoryview]:
         """Rows of a version as the bytes of one Arrow IPC stream; ``start_row`` counts from 0 within the split.
 
         Raises Invalid for a column that is not there.
@@ -184,8 +209,8 @@ class Datasets:
         request = dataset.ReadRecordBatchesRequest(
             name=await self.numbered(version), split=split, columns=columns, start_row=start_row, max_rows=max_rows
         )
-        async for piece in self._connection.stream(self._versions.ReadRecordBatches, request):
-            yield piece.ipc
+        async for piece in self._connection.stream(self._batches, request):
+            yield piece
 
     async def asset(self, version: str, digest: str, *, png: bool = False, frame: int = 0) -> bytes:
         """The bytes of an image or a sound that rows of a version name, as they came or, with ``png``, as PNG.
@@ -194,8 +219,9 @@ class Datasets:
         Raises NotFound when no row of the version names it, Invalid when it cannot be shown.
         """
         name = await self.numbered(version)
-        async for _, content in files.read(self._connection, name, [digest], png=png, frame=frame):
-            return content
+        found = [content async for _, content in files.read(self._connection, name, [digest], png=png, frame=frame)]
+        if found:
+            return found[0]
         raise NotFound(f"no row of `{name}` names the asset `{digest}`", resource=("Asset", digest))
 
     async def asset_contents(self, version: str, digests: Sequence[str], *, png: bool = False) -> AsyncIterator[bytes]:
@@ -255,7 +281,8 @@ class Datasets:
                     resource=("Dataset", names.dataset(self._connection.project, wanted.display_name)),
                 ) from None
             return await self._create(wanted)
-        if wanted.task_type and wanted.task_type != found.task_type:
+        retyped = bool(wanted.task_type) and wanted.task_type != found.task_type
+        if retyped and found.latest_version:
             raise Invalid(
                 f"dataset `{names.short(found.name)}` is of task type `{found.task_type}`,"
                 f" not `{wanted.task_type}`; upload under another name, or leave the task type out"
@@ -264,9 +291,11 @@ class Datasets:
         changed = [
             field for field in fields if getattr(wanted, field) and getattr(wanted, field) != getattr(found, field)
         ]
+        changed += ["task_type"] if retyped else []  # the suite refuses where something is in it all the same
         if not changed:
             return found
-        wanted.name, wanted.display_name, wanted.task_type = found.name, found.display_name, found.task_type
+        wanted.name, wanted.display_name = found.name, found.display_name
+        wanted.task_type = wanted.task_type or found.task_type
         request = dataset.UpdateDatasetRequest(dataset=wanted)
         request.update_mask.paths.extend(changed)
         answer: dataset.UpdateDatasetResponse = await self._connection.call(self._datasets.UpdateDataset, request)

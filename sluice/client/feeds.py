@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-from kit.rpc.errors import AlreadyExists, NotFound
+from kit.rpc.errors import AlreadyExists, Invalid, NotFound
 from kit.rpc.names import slug
 from sluice.client import names
 from sluice.client.connection import Connection, gather
@@ -24,6 +24,7 @@ from sluice.rows.demands import NO_DEMANDS, Demands
 DEFAULT = "default"
 #: What goes into one batch; the suite takes 2 MiB and 10 000 rows.
 BATCH_BYTES, BATCH_ROWS = 1 << 20, 5_000
+ROW_BYTES = 2 << 20
 #: RFC 9562 name space of the request ids of batches.
 BATCHES = uuid.UUID("3f0c5e0e-2a4c-4a36-8d2f-5f9f4f2a9b61")
 Row = Mapping[str, Any] | bytes
@@ -133,19 +134,29 @@ class Feeds:
         answer: dataset.UpdateFeedResponse = await self._connection.call(self._feeds.UpdateFeed, request)
         return answer.feed
 
+    async def delete(self, name: str, *, force: bool = False, etag: str = "") -> None:
+        """Removes a feed; the versions that were made of its rows stay.
+
+        Rows that wait in it are thrown away, which wants ``force``; those being checked still become a version. Raises
+        NotFound, StateConflict without ``force`` when it holds rows, and Stale when ``etag`` is not the present one.
+        """
+        request = dataset.DeleteFeedRequest(name=self.full(name), etag=etag, force=force)
+        await self._connection.call(self._feeds.DeleteFeed, request)
+
     async def append(self, name: str, rows: Iterable[Row], *, request_id: str = "") -> dataset.Feed:
         """Hands rows to a feed, as mappings or as lines of JSON; the default feed is made when it is missing.
 
         Returns once all are stored, encrypted; from then on nothing loses them, and they will be in one version. Long
         ones go in batches. With a ``request_id`` (a UUID) the same call may be made again within 7 days, after a crash
-        say, and no row is taken twice. Raises NotFound for a dataset or another feed that is not there, Exhausted when
-        too much waits in the feed.
+        say, and no row is taken twice; the feed is returned as it is now. Raises NotFound for a dataset or another feed
+        that is not there, Exhausted when too much waits in the feed, and Invalid for what is no row; the batches before
+        it are taken.
         """
-        feed, base = dataset.Feed(name=self.full(name)), uuid.UUID(request_id) if request_id else uuid.uuid4()
+        feed, base = dataset.Feed(name=self.full(name)), _uuid(request_id)
         for number, batch in enumerate(_batches(rows)):
             batch_id = str(uuid.uuid5(BATCHES, f"{base}\n{feed.name}\n{number}"))
             feed = await self._send(dataset.AppendRowsRequest(name=feed.name, rows=batch, request_id=batch_id))
-        return feed
+        return await self.get(feed.name) if request_id else feed  # a repeat is answered with the feed of then
 
     async def flush(self, name: str) -> dataset.DatasetVersion | None:
         """Has the rows that wait become a version, and waits for it; None when none wait.
@@ -197,24 +208,46 @@ class Feeds:
 
     async def _uploads_of(self, feed: str, wanted: str) -> AsyncIterator[dataset.Upload]:
         """The upload that rows of a feed become; its name is another one when the upload before it failed."""
-        present = wanted
+        present, is_gone = wanted, False
         while True:
             try:
                 stream = self._connection.stream(self._uploads.WatchUpload, dataset.WatchUploadRequest(name=present))
                 async for answer in stream:
                     yield answer.upload
                 return
-            except NotFound:  # what came before it is still being checked
-                await asyncio.sleep(_LOOK_S)
+            except NotFound:
                 found = await self.get(feed)
-                if present not in (found.next_upload, found.checked_upload):
-                    present = found.next_upload or found.checked_upload or (await self._version(found)).upload
+            if present in (found.next_upload, found.checked_upload):  # what came before it is still being checked
+                await asyncio.sleep(_LOOK_S)
+            elif not is_gone:  # it may have been made, and have ended, since it was asked for
+                is_gone = True
+            else:
+                present = found.next_upload or found.checked_upload or (await self._version(found)).upload
+                is_gone = False
 
 
 def short(name: str) -> str:
     """`chest-xray/pacs` of `projects/p/datasets/chest-xray/feeds/pacs`."""
     parts = name.split("/")
     return f"{parts[3]}/{parts[5]}" if len(parts) == 6 else name
+
+
+def _uuid(request_id: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(request_id) if request_id else uuid.uuid4()
+    except ValueError:
+        raise Invalid("a request id is a UUID; make one with `uuid.uuid4()`") from None
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    """One row as JSON. Raises Invalid for what JSON does not have."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise Invalid("a row has half a surrogate pair in a text, which is not Unicode; replace it") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = f"({error})" if isinstance(error, TypeError) else "(a number that is not finite, or rows within rows)"
+        raise Invalid(f"a row is no JSON {kind}; give texts, finite numbers, lists and mappings") from None
 
 
 def _is_over(upload: dataset.Upload) -> bool:
@@ -226,7 +259,9 @@ def _batches(rows: Iterable[Row]) -> Iterator[bytes]:
     lines: list[bytes] = []
     size = 0
     for row in rows:
-        line = row.strip() if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode()
+        line = row.strip() if isinstance(row, bytes) else _line(row)
+        if len(line) > ROW_BYTES:
+            raise Invalid(f"a row has {len(line)} bytes and a feed takes at most {ROW_BYTES}; upload it in a file")
         if lines and (size + len(line) > BATCH_BYTES or len(lines) == BATCH_ROWS):
             yield b"\n".join([*lines, b""])
             lines, size = [], 0

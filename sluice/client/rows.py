@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 #: Rows that a worker of a data loader asks for at a time.
 SHARD_ROWS = 16_384
-READ_BYTES = 1 << 20
+#: What small reads take from a piece at a time; large ones, such as a batch, are copied out of it at once.
+READ_BYTES = 64 << 10
 #: Rows whose images are in memory at once.
 DECODED_AT_ONCE = 16
 
@@ -35,7 +37,7 @@ class OpenedVersion:
     name: str
     split: str
     row_count: int
-    pieces: Callable[[int, int], Iterator[bytes]]
+    pieces: Callable[[int, int], Iterator[memoryview]]
     assets: Callable[[Sequence[str], bool], Iterator[bytes]]
     reopen: Callable[[], OpenedVersion] = field(repr=False)
 
@@ -44,11 +46,13 @@ class OpenedVersion:
 
     def batches(self, start: int = 0, most: int = 0) -> Iterator[pa.RecordBatch]:
         """The rows from ``start`` on, at most ``most`` (0: all), some thousand at a time, as they come."""
-        yield from self._stream(start, most)
+        with self._opened(start, most) as stream:
+            yield from stream
 
     def arrow(self) -> pa.Table:
         """All rows as one table."""
-        return self._stream(0, 0).read_all()
+        with self._opened(0, 0) as stream:
+            return stream.read_all()
 
     def polars(self) -> pl.DataFrame:
         """All rows as a Polars frame."""
@@ -86,8 +90,12 @@ class OpenedVersion:
         """An image that rows name, decoded (Pillow's); of a DICOM file as a viewer shows it at first."""
         return pictures.image_of(self.asset(digest))
 
-    def _stream(self, start: int, most: int) -> pa.RecordBatchStreamReader:
-        return _library("pyarrow").ipc.open_stream(io.BufferedReader(Stream(self.pieces(start, most)), READ_BYTES))
+    @contextmanager
+    def _opened(self, start: int, most: int) -> Iterator[pa.RecordBatchStreamReader]:
+        pieces = self.pieces(start, most)
+        yield _library("pyarrow").ipc.open_stream(io.BufferedReader(Stream(pieces), READ_BYTES))
+        for _ in pieces:  # Arrow stops at its own end; the record of reads calls a read broken whose end nobody hears
+            pass
 
 
 def _rows(

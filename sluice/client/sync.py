@@ -2,217 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 import grpc
 
-from kit.rpc.errors import Invalid
-from sluice.client import (
-    access,
-    aio,
-    datasets,
-    evaluations,
-    eventlog,
-    feeds,
-    governance,
-    jobs,
-    models,
-    serving,
-    storage,
-)
-from sluice.client.blocking import Facade, LoopThread, blocking, iterating
-from sluice.client.rows import OpenedVersion
-
-
-class Datasets(Facade):
-    """``client.datasets``; ``client`` makes the client that it is of, also in another process."""
-
-    def __init__(self, loop: LoopThread, group: datasets.Datasets, client: Callable[[], Client]) -> None:
-        super().__init__(loop, group)
-        self._client = client
-
-    upload = blocking(datasets.Datasets.upload)
-    append = blocking(datasets.Datasets.append)
-    get = blocking(datasets.Datasets.get)
-    list = blocking(datasets.Datasets.list)
-    update = blocking(datasets.Datasets.update)
-    version = blocking(datasets.Datasets.version)
-    versions = blocking(datasets.Datasets.versions)
-    read = iterating(datasets.Datasets.read)
-    arrow_pieces = iterating(datasets.Datasets.arrow_pieces)
-    upload_of = blocking(datasets.Datasets.upload_of)
-    quarantine = iterating(datasets.Datasets.quarantine)
-    asset = blocking(datasets.Datasets.asset)
-    asset_contents = iterating(datasets.Datasets.asset_contents)
-    assets = blocking(datasets.Datasets.assets)
-    statistics = blocking(datasets.Datasets.statistics)
-    duplicates = blocking(datasets.Datasets.duplicates)
-    diff = blocking(datasets.Datasets.diff)
-    preview = blocking(datasets.Datasets.preview)
-
-    def open(self, version: str, split: str = "", columns: Sequence[str] = ()) -> OpenedVersion:
-        """A version's rows, or one split's, as a ``datasets.Dataset``, a Polars frame, a torch dataset or Arrow.
-
-        ``version`` is `bank-intents@3`, or `bank-intents` for the newest. Rows are read when they are asked for.
-        """
-        found = self.version(version)
-        if split and split not in found.split_rows:
-            raise Invalid(f"there is no split `{split}`; there are {', '.join(sorted(found.split_rows))}")
-        rows = found.split_rows[split] if split else found.row_count
-        pieces = partial(self.arrow_pieces, found.name, split, tuple(columns))
-        reopen = partial(_open, self._client, found.name, split, tuple(columns))
-
-        def assets(digests: Sequence[str], png: bool) -> Iterator[bytes]:
-            return self.asset_contents(found.name, digests, png=png)
-
-        return OpenedVersion(found.name, split, rows, pieces, assets, reopen)
-
-
-class Feeds(Facade):
-    """``client.feeds``."""
-
-    create = blocking(feeds.Feeds.create)
-    get = blocking(feeds.Feeds.get)
-    list = blocking(feeds.Feeds.list)
-    update = blocking(feeds.Feeds.update)
-    append = blocking(feeds.Feeds.append)
-    flush = blocking(feeds.Feeds.flush)
-
-
-class Storage(Facade):
-    """``client.storage``."""
-
-    damaged = blocking(storage.Storage.damaged)
-    scrub = blocking(storage.Storage.scrub)
-
-
-class Jobs(Facade):
-    """``client.jobs``."""
-
-    create = blocking(jobs.Jobs.create)
-    get = blocking(jobs.Jobs.get)
-    list = blocking(jobs.Jobs.list)
-    watch = iterating(jobs.Jobs.watch)
-    wait = blocking(jobs.Jobs.wait)
-    cancel = blocking(jobs.Jobs.cancel)
-    pause = blocking(jobs.Jobs.pause)
-    resume = blocking(jobs.Jobs.resume)
-    retry = blocking(jobs.Jobs.retry)
-    logs = iterating(jobs.Jobs.logs)
-
-
-class Models(Facade):
-    """``client.models``."""
-
-    list = blocking(models.Models.list)
-    get = blocking(models.Models.get)
-    versions = blocking(models.Models.versions)
-    version = blocking(models.Models.version)
-    watch = iterating(models.Models.watch)
-    import_folder = blocking(models.Models.import_folder)
-    approve = blocking(models.Models.approve)
-    revoke = blocking(models.Models.revoke)
-
-
-class Evaluations(Facade):
-    """``client.evaluations``."""
-
-    create = blocking(evaluations.Evaluations.create)
-    get = blocking(evaluations.Evaluations.get)
-    list = blocking(evaluations.Evaluations.list)
-    watch = iterating(evaluations.Evaluations.watch)
-    rows = iterating(evaluations.Evaluations.rows)
-    cancel = blocking(evaluations.Evaluations.cancel)
-    retry = blocking(evaluations.Evaluations.retry)
-
-
-class Endpoints(Facade):
-    """``client.endpoints``."""
-
-    get = blocking(serving.Endpoints.get)
-    list = blocking(serving.Endpoints.list)
-    create = blocking(serving.Endpoints.create)
-    set_plan = blocking(serving.Endpoints.set_plan)
-
-
-class Rollouts(Facade):
-    """``client.rollouts``."""
-
-    create = blocking(serving.Rollouts.create)
-    get = blocking(serving.Rollouts.get)
-    list = blocking(serving.Rollouts.list)
-    watch = iterating(serving.Rollouts.watch)
-    promote = blocking(serving.Rollouts.promote)
-    rollback = blocking(serving.Rollouts.rollback)
-
-
-class Deployments(Facade):
-    """``client.deployments``."""
-
-    list = blocking(serving.Deployments.list)
-
-
-class Keys(Facade):
-    """``client.keys``."""
-
-    create = blocking(access.Keys.create)
-    list = blocking(access.Keys.list)
-    revoke = blocking(access.Keys.revoke)
-    whoami = blocking(access.Keys.whoami)
-
-
-class Projects(Facade):
-    """``client.projects``."""
-
-    create = blocking(access.Projects.create)
-    get = blocking(access.Projects.get)
-    list = blocking(access.Projects.list)
-
-
-class GatePolicies(Facade):
-    """``client.gate_policies``."""
-
-    create = blocking(access.GatePolicies.create)
-    update = blocking(access.GatePolicies.update)
-    get = blocking(access.GatePolicies.get)
-    list = blocking(access.GatePolicies.list)
-
-
-class Erasures(Facade):
-    """``client.erasures``."""
-
-    create = blocking(governance.Erasures.create)
-    get = blocking(governance.Erasures.get)
-    list = blocking(governance.Erasures.list)
-    watch = iterating(governance.Erasures.watch)
-
-
-class Grants(Facade):
-    """``client.grants``."""
-
-    give = blocking(governance.Grants.give)
-    take = blocking(governance.Grants.take)
-    list = blocking(governance.Grants.list)
-    govern = blocking(governance.Grants.govern)
-
-
-class Records(Facade):
-    """``client.records``."""
-
-    audit = blocking(governance.Records.audit)
-    models = blocking(governance.Records.models)
-
-
-class EventLog(Facade):
-    """``client.events(…)``."""
-
-    list = blocking(eventlog.EventLog.list)
-    tail = iterating(eventlog.EventLog.tail)
-    dead_letters = blocking(eventlog.EventLog.dead_letters)
-    replay = blocking(eventlog.EventLog.replay)
+from sluice.client import aio, groups
+from sluice.client.blocking import Facade, LoopThread, blocking
+from sluice.client.login import Login
 
 
 class Client(Facade):
@@ -239,22 +36,22 @@ class Client(Facade):
             loop.stop()
             raise
         super().__init__(loop, self._client)
-        again = partial(Client, address, api_key, project, tls=tls, timeout_s=timeout_s)
-        self.datasets = Datasets(loop, self._client.datasets, again)
-        self.feeds = Feeds(loop, self._client.feeds)
-        self.jobs = Jobs(loop, self._client.jobs)
-        self.models = Models(loop, self._client.models)
-        self.evaluations = Evaluations(loop, self._client.evaluations)
-        self.endpoints = Endpoints(loop, self._client.endpoints)
-        self.rollouts = Rollouts(loop, self._client.rollouts)
-        self.deployments = Deployments(loop, self._client.deployments)
-        self.keys = Keys(loop, self._client.keys)
-        self.projects = Projects(loop, self._client.projects)
-        self.gate_policies = GatePolicies(loop, self._client.gate_policies)
-        self.erasures = Erasures(loop, self._client.erasures)
-        self.grants = Grants(loop, self._client.grants)
-        self.records = Records(loop, self._client.records)
-        self.storage = Storage(loop, self._client.storage)
+        login = Login(address, api_key, project, timeout_s, tls)
+        self.datasets = groups.Datasets(loop, self._client.datasets, login)
+        self.feeds = groups.Feeds(loop, self._client.feeds)
+        self.jobs = groups.Jobs(loop, self._client.jobs)
+        self.models = groups.Models(loop, self._client.models)
+        self.evaluations = groups.Evaluations(loop, self._client.evaluations)
+        self.endpoints = groups.Endpoints(loop, self._client.endpoints)
+        self.rollouts = groups.Rollouts(loop, self._client.rollouts)
+        self.deployments = groups.Deployments(loop, self._client.deployments)
+        self.keys = groups.Keys(loop, self._client.keys)
+        self.projects = groups.Projects(loop, self._client.projects)
+        self.gate_policies = groups.GatePolicies(loop, self._client.gate_policies)
+        self.erasures = groups.Erasures(loop, self._client.erasures)
+        self.grants = groups.Grants(loop, self._client.grants)
+        self.records = groups.Records(loop, self._client.records)
+        self.storage = groups.Storage(loop, self._client.storage)
 
     train = blocking(aio.AsyncClient.train)
     recipe = blocking(aio.AsyncClient.recipe)
@@ -269,9 +66,9 @@ class Client(Facade):
         """The project that short names are of, `projects/{project}`."""
         return self._client.project
 
-    def events(self, *services: str) -> EventLog:
+    def events(self, *services: str) -> groups.EventLog:
         """The event log of these services, or of all five."""
-        return EventLog(self._loop, self._client.events(*services))
+        return groups.EventLog(self._loop, self._client.events(*services))
 
     def close(self) -> None:
         """Ends the channel, every call on it, and the thread."""
@@ -286,8 +83,3 @@ class Client(Facade):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _open(client: Callable[[], Client], version: str, split: str, columns: Sequence[str]) -> OpenedVersion:
-    """A version opened by a client of this process's own."""
-    return client().datasets.open(version, split, columns)

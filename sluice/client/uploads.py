@@ -97,8 +97,8 @@ class Sender:
         self._uploads = dataset.UploadServiceStub(connection.channel)
         self._versions = dataset.DatasetVersionServiceStub(connection.channel)
 
-    async def send(self, parent: str, path: Path) -> dataset.DatasetVersion:
-        """Sends ``path``, and what lies beside it, to the dataset ``parent`` and returns the version it became.
+    async def send(self, of: dataset.Dataset, path: Path) -> dataset.DatasetVersion:
+        """Sends ``path``, and what lies beside it, to the dataset ``of`` and returns the version it became.
 
         Raises Invalid for a file that is missing or empty, RowsRefused for rows that break the rules, Corrupt
         when the suite holds other bytes than were sent, Unavailable when it stays away.
@@ -106,7 +106,7 @@ class Sender:
         size, digest = await asyncio.to_thread(_measure, path, self._progress)
         folder = self._wishes.assets
         beside = await assets.lying_in(folder, partial(self._told, "listing")) if folder else []
-        upload = await self._open(parent, path.name, size, digest, assets.identity(beside))
+        upload = await self._open(of, path.name, size, digest, assets.identity(beside))
         if upload.state == dataset.UPLOAD_STATE_OPEN:
             await assets.send(self._connection, upload.name, beside, partial(self._told, "assets"))
             await self._send_all(upload, path)
@@ -118,9 +118,9 @@ class Sender:
     def _told(self, phase: Literal["listing", "assets", "sending"], done: int, total: int) -> None:
         self._progress(UploadProgress(phase, done, total))
 
-    async def _open(self, parent: str, file_name: str, size: int, digest: str, beside: str) -> dataset.Upload:
+    async def _open(self, of: dataset.Dataset, file_name: str, size: int, digest: str, beside: str) -> dataset.Upload:
         """The upload of this content: an unfinished or finished one where there is one, else a new one."""
-        asked = demands.message(self._wishes.demands)
+        asked, parent = demands.message(self._wishes.demands), of.name
         for generation in range(MAX_GENERATIONS):
             seed = f"{parent}\n{file_name}\n{digest}\n{generation}{self._wishes}{beside and chr(10) + beside}"
             request = dataset.CreateUploadRequest(
@@ -135,13 +135,20 @@ class Sender:
                 on_error=dataset.ON_ERROR_QUARANTINE if self._wishes.quarantine else dataset.ON_ERROR_UNSPECIFIED,
                 demands=asked if asked.ByteSize() else None,  # so that who asks nothing says nothing
             )
-            created: dataset.CreateUploadResponse = await self._connection.call(self._uploads.CreateUpload, request)
+            try:
+                created: dataset.CreateUploadResponse = await self._connection.call(self._uploads.CreateUpload, request)
+            except Corrupt as damaged:  # the version that was made of it: sending it again stores the rows anew
+                if self._wishes.append:
+                    once = "appended again its rows would be there twice; upload all rows as one file, without append"
+                    raise Corrupt(f"{damaged.message.partition(';')[0]}, and {once}") from damaged
+                continue
             try:  # a repeat gives the first answer, so read what has become of it
                 upload = await self._present(created.upload.name)
             except NotFound:
                 continue
             over = upload.state in (dataset.UPLOAD_STATE_EXPIRED, dataset.UPLOAD_STATE_FAILED)
-            if over and not upload.violations:  # refused rows stay refused; anything else may go better now
+            is_present = upload.create_time.ToDatetime() >= of.update_time.ToDatetime()  # task types change
+            if over and not (upload.violations and is_present):  # refused rows stay refused, the rest may go better
                 continue
             return upload
         raise Unavailable(f"`{file_name}` failed too often; `sluice events tail --service dataset` tells more")
@@ -160,10 +167,17 @@ class Sender:
                 await self._send_once(upload, path)
                 return
             except Fault as fault:
+                if isinstance(fault, StateConflict) and await self._is_on_its_way(upload.name):
+                    return
                 if not _passing(fault) or breaks >= MAX_BREAKS:
                     raise
             upload, breaks = await self._after_break(upload, breaks)
             breaks = 0 if upload.committed_bytes > before else breaks
+
+    async def _is_on_its_way(self, name: str) -> bool:
+        """Whether another process, which sends the same file, was quicker."""
+        state = (await self._present(name)).state
+        return state in (dataset.UPLOAD_STATE_VALIDATING, dataset.UPLOAD_STATE_COMMITTED)
 
     async def _after_break(self, upload: dataset.Upload, breaks: int) -> tuple[dataset.Upload, int]:
         """The upload as soon as somebody tells of it, and how many breaks in a row there were."""
@@ -215,10 +229,17 @@ def check_file(path: Path, folder: Path | None = None) -> None:
     """Raises Invalid for a path that is no file, one without a byte, and an archive with a folder beside it."""
     if folder is not None and path.name.lower().endswith(ARCHIVES):
         raise Invalid(f"`{path}` has its images in it; give a folder of assets beside a file of rows alone")
-    if not path.is_file():
-        raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
+    check_path(path)
     if not path.stat().st_size:
         raise Invalid(f"`{path}` is empty; a dataset needs at least one row")
+
+
+def check_path(path: Path) -> None:
+    """Raises Invalid for a path that is no file."""
+    if path.is_dir():
+        raise Invalid(f"`{path}` is a folder; pack it as .zip or .tar")
+    if not path.is_file():
+        raise Invalid(f"there is no file `{path}`; give the path of a file with rows, such as rows.jsonl")
 
 
 def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:

@@ -8,14 +8,14 @@ with `chosen` and `rejected`, or `kto_tag`). Whether the turns make sense is not
 from sluice.rows.conventions import Turn, messages_of, prompt_of, turns_of
 from sluice.rows.violations import RefusedError, Replace, missing, shape, text
 
-_REJECTED = ("rejected", "rejected_response", "rejected_messages")
+REJECTED = ("rejected", "rejected_response", "rejected_messages")
 VERDICTS = ("label", "kto_tag")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def pair_of(row: dict[str, object]) -> tuple[list[Turn], list[Turn], list[Turn]]:
     """Prompt, chosen and rejected of a row; RefusedError when it has no two answers."""
-    name = next((name for name in _REJECTED if name in row), "rejected")
+    name = next((name for name in REJECTED if name in row), "rejected")
     if name not in row:
         raise missing(name, row, "give each row `chosen` and `rejected`", ("prompt", "chosen"))
     worse = _answer(row[name], name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from sluice.rows.assets import without_empty
@@ -30,9 +31,10 @@ MAX_REPAIRS = 8
 class Rules:
     """What is asked of a file's rows: their schema, and what is done about rows that do not follow it.
 
-    `columns` gives names of the file their meaning, such as {"findings": "prompt"}. With `fix` the repairs that
-    violations propose are made. With `quarantine` rows that are wrong are put aside and the others are taken.
-    `demands` are what is asked beyond the schema. Rows that were `forgotten` are left out.
+    `columns` gives names of the file their meaning, such as {"findings": "prompt"}. They are `loose` where they were
+    given for other files: this one need not have the names, and a row without one is known by its own. With `fix` the
+    repairs that violations propose are made. With `quarantine` rows that are wrong are put aside and the others are
+    taken. `demands` are what is asked beyond the schema. Rows that were `forgotten` are left out.
     """
 
     row_schema: str
@@ -41,6 +43,7 @@ class Rules:
     quarantine: bool = False
     demands: Demands = NO_DEMANDS
     forgotten: Forgotten = field(default_factory=Forgotten)
+    loose: bool = False
 
 
 @dataclass
@@ -150,12 +153,15 @@ def _outgrown(rows: pa.Table) -> dict[int, RefusedError]:
 
 def _as_meant(raw: bytes, rules: Rules) -> bytes:
     """The row with its fields under the names that people gave them."""
-    return renamed(raw, dict(rules.columns)) if rules.columns else raw
+    return renamed(raw, dict(rules.columns), loose=rules.loose) if rules.columns else raw
 
 
 def _vouched(frame: Frame, rules: Rules) -> Vouched:
     given, meaning = frame.columns, rules.columns
-    if given is None:
+    if given is not None and rules.loose:
+        there = [name for name in given.column_names if given.column(name).null_count < len(given)]
+        meaning = {name: meaning[name] for name in there if name in meaning}
+    if given is None or (rules.loose and _is_mixed(given, meaning)):
         return Vouched(CANONICAL[rules.row_schema].empty_table(), np.zeros(len(frame), np.bool_))
     if meaning:  # a name that another column is given hides the column that had it
         kept = [name for name in given.column_names if name in meaning or name not in meaning.values()]
@@ -165,6 +171,14 @@ def _vouched(frame: Frame, rules: Rules) -> Vouched:
     room = labelable_columns(given, rules.row_schema)
     vouched = vouch(room, rules.row_schema)
     return vouched if room is given else vouched._replace(rows=unlabeled(vouched.rows, [True] * len(vouched.rows)))
+
+
+def _is_mixed(given: pa.Table, meaning: Mapping[str, str]) -> bool:
+    """Whether some row has nothing under a name, and something under what that means."""
+    pairs = [(name, means) for name, means in meaning.items() if means in given.column_names and means not in meaning]
+    return any(
+        pc.any(pc.and_(given.column(name).is_null(), given.column(means).is_valid())).as_py() for name, means in pairs
+    )
 
 
 def _canonical(raw: bytes, rules: Rules, fixed: Counter[str]) -> bytes:

@@ -18,6 +18,7 @@ from sluice.rows.demands.step import Step
 from sluice.rows.frames import Cut, Frame
 from sluice.rows.ids import SeenIds, Twins
 from sluice.rows.inline import inlined
+from sluice.rows.meanings import Unmet
 from sluice.rows.mentions import EVERY_NAME
 from sluice.rows.names import SPLITS
 from sluice.rows.parts import Gathering, Part, encode
@@ -111,6 +112,7 @@ def convert(
     SCHEMAS[rules.row_schema]
     outcome, gathering, twins = Outcome(rules.quarantine), Gathering(), Twins(before)
     recall = Recall(rules.forgotten)
+    unmet = Unmet([] if rules.loose else list(rules.columns))
     try:
         demanded = steps(rules.demands, rules.row_schema, *([recall.after] if rules.forgotten else []))
     except BadTokenizer:
@@ -125,6 +127,9 @@ def convert(
         checked = 0
         work = _checks(found_stacks, rules, [recall] if rules.forgotten else [], demanded)
         for found in _in_order(lambda check: check(), work, CHECKERS, ahead=1):
+            unmet.look(found.frame)
+            if rules.forgotten:
+                recall.unsaid(found)
             _refuse_twins(found, twins, rules)
             outcome.take(found)
             checked += len(found.frame)
@@ -149,6 +154,8 @@ def convert(
                 outcome.split_rows[split] += rows
             sink(part)
     outcome.forgotten, outcome.filtered = recall.rows + recall.aside, outcome.filtered - recall.rows
+    if not outcome.file_wrong:
+        outcome.add(unmet.violations())
     outcome.close()
     return outcome
 

@@ -62,6 +62,20 @@ def recalled(rows: pa.Table, forgotten: Forgotten) -> np.ndarray[Any, np.dtype[n
     return found
 
 
+def called(rows: pa.Table, forgotten: Forgotten) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows of a file were forgotten by what stands under names that other files gave a meaning; shape (rows,)."""
+    found = np.zeros(len(rows), np.bool_)
+    for name in set(forgotten.names) & set(rows.column_names):
+        column, meaning = _whole(rows, name), forgotten.names[name]
+        lists = pa.types.is_list(column.type)
+        values = column.flatten() if lists else column
+        if not (pa.types.is_primitive(values.type) or pa.types.is_string(values.type)):
+            continue  # of anything else no id, group or tag is made
+        known = _known(values.cast(pa.string()), meaning, forgotten)
+        found |= _any_of(column, known) if lists else known
+    return found
+
+
 def digests(values: Sequence[str] | pa.Array, column: str, salt: str) -> pl.Series:
     """`sha256:<hex>` over the lines salt, column and value, each but the last ended by LF; null of null."""
     import polars_hash as hashing
@@ -92,8 +106,11 @@ def _speaks_of(raw: str, names: Collection[str], values: Collection[str]) -> boo
     said = [row[name] for name in names if row.get(name) is not None] if isinstance(row, dict) else []
     if said:
         return any(str(each) in values for one in said for each in (one if isinstance(one, list) else [one]))
-    text = json.dumps(row, ensure_ascii=False) if row is not None else raw
-    return any(value in text for value in values)
+    if row is not None:
+        text = json.dumps(row, ensure_ascii=False)
+        return any(value in text for value in values)
+    lower = raw.lower()  # of what is broken nobody knows whether its letters were to be read as escapes
+    return any(value in raw or json.dumps(value)[1:-1].lower() in lower for value in values)
 
 
 def _known(column: pa.Array, name: str, forgotten: Forgotten) -> np.ndarray[Any, np.dtype[np.bool_]]:

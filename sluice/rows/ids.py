@@ -34,6 +34,8 @@ class SeenIds:
 
     def find(self, ids: pa.ChunkedArray) -> dict[int, int]:
         """The row that had the id of each before, by place; ids have the shape (rows,), null for none."""
+        if not self._runs:
+            return {}
         places, hashes = _hashed(ids)
         unique, of = np.unique(hashes, return_inverse=True)
         first = self._first(unique)

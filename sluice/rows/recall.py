@@ -13,15 +13,21 @@ from sluice.rows.demands.step import Looked, Step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sluice.rows.checking import Checked
     from sluice.rows.columns.arrays import Mask
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What was forgotten: salted digests of ids, groups and tags (`sluice.rows.erasing.digests`)."""
+    """What was forgotten: salted digests of ids, groups and tags (`sluice.rows.erasing.digests`).
+
+    `names` are what files have called these columns, such as {"patient_id": "group"}: a file that does not say what
+    such a name means brings nothing back all the same.
+    """
 
     salt: str = ""
     digests: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether anything was."""
@@ -63,9 +69,29 @@ class Recall:
             self.rows += int(known.sum())
         return known
 
+    def unsaid(self, checked: Checked) -> None:
+        """Leave rows out that were forgotten by what stands under a name which former files gave a meaning."""
+        import numpy as np
+
+        from sluice.rows.erasing import called
+
+        names, frame = self.forgotten.names, checked.frame
+        if not names or not len(checked.rows):
+            return
+        if frame.columns is None:
+            known = np.array(
+                [self._speaks(frame.row(int(place)).decode(), names) for place in checked.places], np.bool_
+            )
+        else:
+            known = called(frame.columns, self.forgotten)[checked.places]
+        self.rows += int(known.sum())
+        checked.filtered += int(known.sum())
+        checked.keep(~known)
+
     def put_aside(self, lines: Sequence[bytes], columns: Mapping[str, str]) -> list[bytes]:
         """Of rows that are wrong those that were not forgotten; ``columns`` says what names in the file mean."""
-        kept = [line for line in lines if not self._speaks(json.loads(line)["content"], columns)]
+        meant = {**self.forgotten.names, **columns}
+        kept = [line for line in lines if not self._speaks(json.loads(line)["content"], meant)]
         self.aside += len(lines) - len(kept)
         return kept
 

@@ -34,16 +34,19 @@ def repaired(raw: bytes, error: RefusedError) -> bytes | None:
     return msgspec.json.encode(row)
 
 
-def renamed(raw: bytes, names: dict[str, str]) -> bytes:
-    """The row with its fields under the names that people gave them; bytes that are no object stay as they are."""
+def renamed(raw: bytes, names: dict[str, str], *, loose: bool = False) -> bytes:
+    """The row with its fields under the names that people gave them; bytes that are no object stay as they are.
+
+    A name hides the field that had its meaning; where they are `loose`, in rows that have the name.
+    """
     try:
         row = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return raw
     if not isinstance(row, dict):
         return raw
-    taken = {*names, *names.values()}
-    meant = {names[name]: value for name, value in row.items() if name in names}
+    meant = {names[name]: value for name, value in row.items() if name in names and not (loose and value is None)}
+    taken = {*names, *(meant if loose else names.values())}
     return msgspec.json.encode({**{name: value for name, value in row.items() if name not in taken}, **meant})
 
 

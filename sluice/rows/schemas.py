@@ -34,9 +34,9 @@ _Plain = msgspec.defstruct(
 )
 _decode_sft = msgspec.json.Decoder(_Plain).decode
 _decode_pretrain = msgspec.json.Decoder(PretrainRow).decode
-_CAPTIONS = ("caption", "text", "output", "answer", "completion", "response")
-_BOXES = ("bbox", "bboxes", "box", "boxes")
-_EXPRESSIONS = ("expression", "phrase", "sentence", "caption", "text")
+CAPTIONS = ("caption", "text", "output", "answer", "completion", "response")
+BOXES = ("bbox", "bboxes", "box", "boxes")
+EXPRESSIONS = ("expression", "phrase", "sentence", "caption", "text")
 _QUESTION = next(pair.fields for pair in PAIRS if pair.question == "question")
 _ANSWERS = ("messages", "conversations", *(pair.answer for pair in PAIRS))
 
@@ -86,10 +86,10 @@ def grounding(raw: bytes) -> bytes:
     Boxes (`bbox`, `boxes`) that stand beside a question or an `expression` are its answer, as JSON.
     """
     fields = object_of(raw)
-    boxes = next((name for name in _BOXES if name in fields), "")
+    boxes = next((name for name in BOXES if name in fields), "")
     if boxes and not any(name in fields for name in _ANSWERS):
         fields = {**fields, "answer": _boxes(fields[boxes], boxes)}
-    asked = next((name for name in _EXPRESSIONS if name in fields), "")
+    asked = next((name for name in EXPRESSIONS if name in fields), "")
     if asked and not _asks(fields):
         fields = {**fields, "question": fields[asked]}
     return _conversation(fields, ("images",))
@@ -98,7 +98,7 @@ def grounding(raw: bytes) -> bytes:
 def caption(raw: bytes) -> bytes:
     """Return the canonical bytes of what is said about an image, a video or a sound, or read in it; RefusedError."""
     fields = object_of(raw)
-    said = next((name for name in _CAPTIONS if name in fields), "")
+    said = next((name for name in CAPTIONS if name in fields), "")
     if _asks(fields) or not said:
         return _conversation(fields, tuple(MARKS))
     found = mentioned(fields)

@@ -22,6 +22,7 @@ from sluice.rows.formats.archives.contract import RefusedArchiveError
 from sluice.rows.formats.compression import DamagedError
 from sluice.rows.identities import Treat, as_it_is
 from sluice.rows.media import Media, UndecodableError, look
+from sluice.rows.media.looking import DICOM
 from sluice.rows.paths import is_litter, may_be_asset, path_of
 
 #: Threads that decode; Pillow gives the interpreter's lock back while it works.
@@ -52,9 +53,11 @@ Fetch = Callable[[str], Settled]
 def settled(data: bytes, keep: Keep, treat: Treat = as_it_is) -> Settled:
     """Decode bytes, and keep what `treat` makes of them if that goes well. Raises UndecodableError, Trouble."""
     media = look(data)
-    data = treat(data, media)
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    keep(digest, media, data)
+    treated = treat(data, media)
+    if treated is not data and media.type != DICOM:  # it may be of another type now, and another way round
+        media = look(treated)
+    digest = f"sha256:{hashlib.sha256(treated).hexdigest()}"
+    keep(digest, media, treated)
     return Settled(digest, media.kind)
 
 
@@ -112,9 +115,12 @@ class Shelf:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def at(self, base: str) -> _View:
-        """The same, for rows whose names start in the folder `base`."""
-        return _View(self, base)
+    def at(self, base: str, *, named: bool = False) -> _View:
+        """The same, for rows whose names start in the folder `base`.
+
+        `named` are files of which nobody wrote a row: what is wrong with one says its name.
+        """
+        return _View(self, base, named=named)
 
     def note(self, found: Mapping[str, Settled | Trouble]) -> None:
         """Put down what paths lead to, so that nobody asks for it."""
@@ -196,13 +202,20 @@ class Shelf:
 class _View:
     """A shelf as the rows of one file see it; see `sluice.rows.assets.Shelf`."""
 
-    def __init__(self, shelf: Shelf, base: str) -> None:
+    def __init__(self, shelf: Shelf, base: str, *, named: bool) -> None:
         self._shelf = shelf
         self._base = base
+        self._named = named
 
     def find(self, names: Sequence[tuple[str, str]]) -> list[str | Trouble]:
         found = self._shelf.all_of(names, self._base)
-        return [each.digest if isinstance(each, Settled) else each for each in found]
+        asked = zip(names, found, strict=True)
+        return [each.digest if isinstance(each, Settled) else self._said(each, name) for (_, name), each in asked]
+
+    def _said(self, trouble: Trouble, name: str) -> Trouble:
+        if not self._named:
+            return trouble
+        return Trouble(trouble.kind, trouble.expected, f"`{name}`: {trouble.found}", trouble.repair)
 
     def frames(self, name: str) -> list[str]:
         return self._shelf.within(name, self._base)

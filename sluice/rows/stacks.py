@@ -16,7 +16,7 @@ from sluice.rows.formats.archives import Archive, RefusedArchiveError, open_arch
 from sluice.rows.formats.archives.layouts import sources
 from sluice.rows.formats.compression import MAX_RATIO, BombError, DamagedError
 from sluice.rows.frames import Cut, wrong_file
-from sluice.rows.identities import Treat, as_it_is
+from sluice.rows.identities import Treat, Whose, as_it_is, as_it_says
 from sluice.rows.names import ARCHIVES, check_file_name
 from sluice.rows.shelf import DECODERS, HEAVY_BYTES, Fetch, Keep, Settle, Settled, Shelf, guarded, settled, turn
 
@@ -33,7 +33,7 @@ def _drop(*_: object) -> None:
 class Beside:
     """Assets beside the rows, by their paths, and where those go that are found in an archive or in rows.
 
-    `treat` says what is kept in place of the bytes that come.
+    `treat` says what is kept in place of the bytes that come, `whose` what the patients of DICOM files are called.
     """
 
     paths: Iterable[str] = ()
@@ -41,6 +41,7 @@ class Beside:
     keep: Keep = _drop
     whence: str = "the folder of assets"
     treat: Treat = as_it_is
+    whose: Whose = as_it_says
 
     def settle(self, data: bytes) -> Settled:
         """Decode bytes, and keep what is made of them. Raises UndecodableError, Trouble."""
@@ -90,10 +91,10 @@ def _of_archive(
         shelf = Shelf(paths, _reading(archive, beside.settle), beside.settle, "the archive")
         opened.enter_context(closing(shelf))
         shelf.note(met.all())
-        for source in sources(archive, row_schema):
+        for source in sources(archive, row_schema, beside.whose):
             name = source.name.rpartition("/")[2] or "rows.jsonl"
             cuts = read_member(source.file, name, source.size, fix=fix)
-            yield Stack(_whole(cuts), shelf.at(source.base), source.name, source.columns)
+            yield Stack(_whole(cuts), shelf.at(source.base, named=not source.name), source.name, source.columns)
     except (RefusedArchiveError, DamagedError, BombError) as error:
         yield Stack(iter([_wrong(error, form)]), shelf.at(""))
 

@@ -1,15 +1,15 @@
 """Bytes that come in pieces, as a file that is read forward; where they come from is not known here."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 
 class Stream(io.RawIOBase):
     """Pieces as a file, for parsers that want one."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+        self._chunks = iter(chunks)
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:

@@ -115,7 +115,14 @@ def test_no_two_events_are_of_one_type():
 
 def test_the_one_list_of_interceptors():
     layers = interceptors(lambda metadata: None, authorize)
-    assert [type(layer).__name__ for layer in layers] == ["Telemetry", "AccessLog", "Auth", "Faults", "Validation"]
+    assert [type(layer).__name__ for layer in layers] == [
+        "Telemetry",
+        "AccessLog",
+        "Auth",
+        "Faults",
+        "Validation",
+        "Encoding",
+    ]
 
 
 def reasons_with_comments():

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from services.dataset.uploads.chunks import PIECE_BYTES
 from sluice import Client
 from sluice.client import RowsRefused
+from sluice.client.chunks import CHUNK_BYTES
+from sluice.client.uploads import UploadProgress
 from tests.pipeline import until
 from tests.seed import SEED
 from tests.suite import ROOT, Suite, suite
@@ -78,9 +81,22 @@ def fired(home: Path) -> list[str]:
     return re.findall(r"^failpoint (\w+): SIGKILL$", log, re.MULTILINE)
 
 
-def sent(client: Client, name: str, path: Path):
+class SentAgain:
+    """Hears how an upload goes, and how many bytes each death of the service had sent again at most."""
+
+    def __init__(self) -> None:
+        self.most, self._done = 0, 0
+
+    def __call__(self, progress: UploadProgress) -> None:
+        if progress.phase == "sending":
+            self.most = max(self.most, self._done - (progress.done - CHUNK_BYTES))
+            self._done = progress.done
+
+
+def sent(client: Client, name: str, path: Path, again: SentAgain | None = None):
     """The version that a file makes; a client that gives up on a service that is away too long asks again."""
-    return until(lambda: client.datasets.upload(name=name, path=path, task_type="sft"), "a version", 90)
+    heard = again or SentAgain()
+    return until(lambda: client.datasets.upload(name=name, path=path, task_type="sft", progress=heard), "a version", 90)
 
 
 def nothing_is_left(home: Path) -> bool:
@@ -102,7 +118,8 @@ def files(folder: Path) -> list[str]:
 def test_killed_at_an_edge_it_makes_exactly_one_version(tmp_path, rows, trap):
     path, expected = rows
     with running(tmp_path, trap) as (started, client):
-        version = sent(client, "d", path)
+        version = sent(client, "d", path, again := SentAgain())
+        assert again.most <= 2 * PIECE_BYTES + 2 * CHUNK_BYTES, "the piece being stored, that being gathered, and a bit"
         until(lambda: fired(started.home) == [trap.partition(":")[0]], f"the death at {trap}", 20)
         assert version.row_count == ROWS
         until(lambda: nothing_is_left(started.home), "that nothing is left behind", 20)

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from pipeline_faults import PROMOTED, kill, survive
 
+from kit.rpc.ports import free_port
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 from tests.pipeline import Pipeline, pipeline, until
-from tests.servers import free_port
 
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(300)]
 

@@ -60,6 +60,7 @@ class World:
     routes: dict[str, str] = field(default_factory=dict)
     looks: Counter[str] = field(default_factory=Counter)
     released: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
     address: str = ""
 
 
@@ -93,6 +94,8 @@ class Datasets(dataset.DatasetVersionServiceServicer):
         return b"".join(json.dumps(row).encode() + b"\n" for row in self.world.rows)
 
     async def GetDatasetVersion(self, request: Any, context: Any) -> Any:
+        if request.on_behalf_of in self.world.strangers:
+            raise NotFound("there is none", resource=("Dataset", request.name))
         digest = f"sha256:{hashlib.sha256(self.content()).hexdigest()}"
         version = dataset.DatasetVersion(name=request.name, task_type=self.world.task_type, digest=digest)
         version.split_rows[self.world.split] = len(self.world.rows)

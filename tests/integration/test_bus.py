@@ -1,6 +1,7 @@
 """Events over a real nats-server: from the outbox of one service into the inbox of another."""
 
 import asyncio
+import contextlib
 import json
 
 import nats.errors
@@ -12,16 +13,18 @@ from sqlmodel import select
 from kit.auth.principal import Principal
 from kit.bus import Bus, Consumer, EventServicer, Reconciler, Relay, Retention, letters, replay
 from kit.bus.cloud_events import Undecodable, decode, decode_data, encode
+from kit.bus.inlets import stream
 from kit.bus.outbox import to_event
 from kit.rpc.call import Call, acting, system_call
 from kit.rpc.errors import StateConflict, Unavailable
+from kit.rpc.ports import free_port
 from kit.store import Database, OutboxRow
 from kit.store.tables import KIT
 from sluice.events import v1 as events
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 from tests.bus_parts import emit, pair, running, unpublished, until
-from tests.servers import free_port, nats_server
+from tests.servers import nats_server
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ async def test_each_event_has_its_effect_once_and_in_order(fresh):
 async def test_events_wait_for_a_broker_and_connect_never_hangs(tmp_path):
     with nats_server(tmp_path / "nats") as server:
         server.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             bus = await server.bus("trainer", wait_s=0.2)
         assert not bus.ready
         with pytest.raises(Unavailable):
@@ -334,7 +337,7 @@ async def test_watching_the_log_gives_what_is_committed_next(fresh):
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
     await emit(fresh.trainer, "b")
-    assert (await asyncio.wait_for(following, 5)).event.sequence == 2
+    assert (await asyncio.wait_for(following, 20)).event.sequence == 2
     await stream.aclose()
 
 
@@ -361,3 +364,44 @@ async def test_the_retention_of_a_stream_follows_its_setting(server):
         info = await bus.provision_stream()
         assert (info.config.duplicate_window, info.config.discard) == (seconds, "new")
         await bus.close()
+
+
+async def test_an_inlet_that_holds_more_than_it_should_loses_nothing(server):
+    bus = await server.bus("gateway", Retention(max_waiting=3))
+    without = stream("gateway", max_bytes=1 << 20, replicas=1).evolve(
+        max_msgs_per_subject=-1, discard_new_per_subject=False, discard="old"
+    )
+    await bus.jetstream.add_stream(without)
+    kept = 0
+
+    async def send(subject):
+        nonlocal kept
+        await bus.jetstream.publish(f"sluice.gateway.v1.{subject}", b"")
+        kept += 1
+
+    async def send_on():
+        for _ in range(200):  # while its limits change
+            with contextlib.suppress(APIError):
+                await send("full")
+
+    for _ in range(20):
+        await send("full")
+    sending = asyncio.create_task(send_on())
+    await bus.provision_inlet("gateway")
+    await sending
+    info = await bus.provision_inlet("gateway")
+    assert kept == info.state.messages >= 20
+    assert info.config.max_msgs_per_subject == kept and info.config.max_bytes == Retention().max_bytes
+    with pytest.raises(APIError, match="maximum messages per subject exceeded"):
+        await send("full")
+    await send("other")
+
+    subscription = await bus.jetstream.pull_subscribe("", durable="gateway", stream="SLUICE_GATEWAY")
+    for message in await subscription.fetch(kept):
+        await message.ack_sync()
+
+    async def as_wanted():
+        return (await bus.provision_inlet("gateway")).config.max_msgs_per_subject == 3
+
+    await until(as_wanted)
+    await bus.close()

@@ -6,6 +6,7 @@ import uuid
 
 import grpc
 import pytest
+from nats.js.errors import APIError
 
 from kit.auth import Identity
 from kit.bus import Bus, letters, replay
@@ -15,6 +16,7 @@ from sluice.client import RowsRefused
 from sluice.dataset import v1 as dataset
 from sluice.types import v1 as types
 from tests.bus_parts import until
+from tests.folders import contents, files
 from tests.integration.feeds import CRM_COLUMNS, CRM_TICKETS, PACS_COLUMNS, PACS_REPORT, event, outside
 from tests.integration.uploads import Uploads, fault_of
 from tests.suite import suite
@@ -115,14 +117,6 @@ async def sent(client, subject, *payloads):
         await client.jetstream().publish(subject, payload)
 
 
-def content(path):
-    """What is in a file that may be gone by now."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 async def taken(client, name, count):
     async def enough():
         return (await client.feeds.get(name)).taken_rows >= count
@@ -188,7 +182,7 @@ async def test_poison_is_put_aside_without_its_content_and_comes_again_on_reques
         log = (running.home / "logs" / "dataset.log").read_text()
         assert "secret" not in log and "P-4711" not in log
         secret = PACS_REPORT["data"]["findings"].encode()  # the bus holds it, and the service's files do
-        stored = {path: content(path) for path in running.folder.rglob("*") if path.is_file()}
+        stored = dict(contents(files(running.folder)))
         assert any("jetstream" in str(path) for path in stored)
         assert [path for path, held in stored.items() if secret in held or b"secret: no JSON" in held] == []
         await client.feeds.create("d/late", columns=PACS_COLUMNS)
@@ -204,6 +198,30 @@ async def test_poison_is_put_aside_without_its_content_and_comes_again_on_reques
         await until(nothing_left)
     finally:
         await bus.close()
+
+
+async def test_a_feed_that_takes_no_more_is_in_the_way_of_no_other(client, mine, running):
+    """Nor is an id that two systems give to a message; and what is too large is refused, not taken and put aside."""
+    full = await client.feeds.create("d/full", paused=True)
+    other = await client.feeds.create("d/other", columns=PACS_COLUMNS)
+    for _ in range(10):
+        await client.feeds.append("d/full", [b"{}"] * 10_000)
+    async with outside(running) as systems:
+        jetstream = systems.jetstream()
+        same = {"Nats-Msg-Id": "1"}
+        first = jetstream.publish(full.subject, event(PACS_REPORT, "x"), headers=same)
+        more = [jetstream.publish(full.subject, event(PACS_REPORT, f"x{number}")) for number in range(300)]
+        await asyncio.gather(first, *more)  # more than wait for an answer at a time
+
+        async def sent_too():
+            return not (await jetstream.publish(other.subject, report_of("o-1"), headers=same)).duplicate
+
+        await until(sent_too)
+        await taken(client, "d/other", 1)
+        assert (await client.feeds.get("d/full")).taken_rows == 100_000
+        with pytest.raises(APIError, match="size exceeds maximum"):
+            await jetstream.publish(other.subject, event(PACS_REPORT, "large", findings="x" * (1000 << 10)))
+    await client.feeds.delete("d/full", force=True)  # and its events are dead letters
 
 
 async def test_an_outside_system_may_send_to_feeds_and_nothing_else(running):
@@ -246,7 +264,7 @@ async def test_a_thousand_rows_are_each_in_one_version_whenever_the_service_dies
         staged = broken.home / "blobs" / "projects" / "default" / "uploads"
 
         async def nothing_left():
-            return not any(path.is_file() for path in staged.rglob("*"))
+            return not files(staged)
 
         await until(nothing_left)
 

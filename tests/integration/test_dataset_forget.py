@@ -11,10 +11,11 @@ import grpc
 import pytest
 from PIL import Image
 
-from kit.rpc.errors import Denied, NotFound
+from kit.rpc.errors import Denied, NotFound, StateConflict
 from sluice import Client
 from sluice.dataset import v1 as dataset
 from sluice.types import v1 as types
+from tests.folders import contents, files
 from tests.suite import suite
 
 DONE = dataset.ERASURE_STATE_DONE
@@ -44,7 +45,7 @@ def forget(client, name, *values, **wishes):
 def blobs(running, project):
     """The files of stored parts and their keys; what uploads were gathered in goes by itself."""
     folder = running.home / "blobs" / project
-    return {path for kind in ("data", "blobs") for path in (folder / kind).rglob("*") if path.is_file()}
+    return {path for kind in ("data", "blobs") for path in files(folder / kind)}
 
 
 def groups(client, version):
@@ -79,7 +80,7 @@ def test_a_patient_is_forgotten_in_every_version(running, project, client, tmp_p
     assert [each.name for each in listed] == [erasure.name] and listed[0].reason == "consent withdrawn"
     again = upload(client, tmp_path, "d", rows("P17", "P3", mark="c"))
     assert groups(client, again.name) == ["P3"] and client.datasets.upload_of(again.name).forgotten_rows == 1
-    assert not [path for path in running.home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not [path for path, held in contents(files(running.home)) if SECRET.encode() in held]
 
 
 def png(shade):
@@ -104,13 +105,25 @@ def test_the_images_of_a_patient_go_unless_others_name_them(running, project, cl
     assert opened.asset(digests[1]) == png(1) and opened.asset(digests[3]) == png(3)
     with pytest.raises(NotFound):
         opened.asset(digests[2])
-    keys_left = {path.name for path in blobs(running, project)}
+    keys_left = {path.name for path in blobs(running, f"{project}/uploads/assets")}
     assert {n for n in digests if digests[n].removeprefix("sha256:") in keys_left} == {1, 3}
     again = client.datasets.upload(name="chest", path=tmp_path / "chest.zip", fix=True, **given)
     assert again.forgotten_rows == 2 and {each.digest for each in client.datasets.assets(again.name)} == {
         digests[1],
         digests[3],
     }
+
+
+def test_a_dataset_is_deleted_and_its_tombstone_stays(running, project, client, tmp_path):
+    upload(client, tmp_path, "d", rows("P1", "P17"))
+    with pytest.raises(StateConflict, match="versions: 1"):
+        client.datasets.delete("d", "by mistake")
+    assert client.datasets.delete("d", "by mistake", force=True).delete_time.seconds
+    (tombstone,) = client.erasures.list("d")
+    assert list(client.erasures.watch(tombstone.name))[-1].state == DONE
+    assert client.datasets.list() == [] and not blobs(running, project)
+    with pytest.raises(StateConflict, match="its name stays"):
+        upload(client, tmp_path, "d", rows("P2"))
 
 
 async def test_a_restricted_dataset_over_grpc(running, project, client, keys, tmp_path):
@@ -120,7 +133,7 @@ async def test_a_restricted_dataset_over_grpc(running, project, client, keys, tm
 
     def tries():
         with Client(running.address("dataset"), secret, project) as theirs:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while theirs.datasets.list():  # until the key is known there
                 assert time.monotonic() < deadline
             for attempt in (lambda: theirs.datasets.get("d"), lambda: groups(theirs, "d@1")):
@@ -142,6 +155,11 @@ async def test_a_restricted_dataset_over_grpc(running, project, client, keys, tm
     reads = await asyncio.to_thread(client.records.audit, "d", reads_only=True)
     outcomes = [(each.principal == name, each.outcome) for each in reads]
     assert (True, dataset.AUDIT_OUTCOME_COMPLETE) in outcomes
+    refused = dataset.AUDIT_OUTCOME_REFUSED
+    entries = await asyncio.to_thread(client.records.audit, "d")
+    theirs = {each.action for each in entries if each.principal == name and each.outcome == refused}
+    assert theirs >= {"GetDataset", "GetDatasetVersion", "UpdateDataset", "CreateErasure"}, "for want of a right"
+    assert "ListAuditEntries" in theirs, "for want of a role"
 
 
 async def test_a_reader_that_goes_away_is_on_the_record(running, project, client, tmp_path):
@@ -155,7 +173,7 @@ async def test_a_reader_that_goes_away_is_on_the_record(running, project, client
             break
         with pytest.raises((asyncio.CancelledError, grpc.RpcError)):
             await stream.read()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while True:
         (entry,) = await asyncio.to_thread(client.records.audit, "d", reads_only=True)
         if entry.outcome != dataset.AUDIT_OUTCOME_OPEN:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 import uuid
 
 import pytest
@@ -75,10 +74,9 @@ def test_statistics_of_a_version(client, versions):
     assert not found.HasField("labels") and SECRET not in str(found)
     assert told and told[-1].total == 100
 
-    began, told = time.perf_counter(), []
+    told.clear()
     assert client.datasets.statistics("d@1", progress=told.append) == found
     assert not told, "it was kept"
-    assert time.perf_counter() - began < 1
 
 
 def test_rows_that_repeat_others(client, versions):

@@ -1,10 +1,14 @@
 """Evaluations from the event to the report, with real gRPC, HTTP, SQLite and blobs; the model alone is made up."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
+import threading
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import evaluator_parts
@@ -25,10 +29,14 @@ from evaluator_parts import (
 )  # fmt: skip
 from sqlmodel import SQLModel, select
 
+from kit.auth import Principal
+from kit.rpc.call import Call, acting
+from kit.rpc.errors import NotFound, StateConflict
 from kit.store import OutboxRow, check, watch
 from services.evaluator import commands, domain, store
 from services.evaluator.answers import once
 from services.evaluator.servicer import EvaluationServicer
+from sluice.dataset import v1 as dataset
 from sluice.evaluator import v1 as evaluator
 from sluice.lifecycle import JOB, is_over
 from sluice.registry import v1 as registry
@@ -93,7 +101,7 @@ async def test_an_event_ten_times_gives_one_evaluation_with_a_report(parts):
     with OpenAiPort(right) as port:
         async with parts.working(port):
             evaluation = await parts.until(await parts.created(1, times=10))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await kept(parts, evaluation.name):  # noqa: ASYNC110 - a blob tells nobody that it is gone
                     await asyncio.sleep(0.02)
     assert evaluation.state == types.JOB_STATE_SUCCEEDED and evaluation.automatic and not evaluation.incumbent
@@ -118,6 +126,62 @@ async def test_rows_can_be_paged_through(parts):
             break
     assert [row.row for row in rows] == list(range(1, 41))
     assert rows[3].reference == rows[3].answer == "answer 3" and rows[3].scores["exact_match"] == 1
+
+
+async def test_rows_are_for_those_who_may_know_of_the_dataset(parts):
+    evaluation, _ = await parts.evaluated(1)
+    stranger = Principal("projects/default/apiKeys/x", frozenset())
+    parts.world.strangers.append(stranger.name)
+    with acting(Call(stranger, "/ListEvaluationRows")), pytest.raises(NotFound):
+        await parts.servicer.ListEvaluationRows(evaluator.ListEvaluationRowsRequest(parent=evaluation.name), None)
+
+
+ROWS = f"sha256:{hashlib.sha256(evaluator_parts.Datasets(World()).content()).hexdigest()}"
+
+
+def applied(versions=(DATA,), count=1, old=ROWS):
+    changes = [dataset.VersionChange(dataset_version=version, old_digest=old) for version in versions]
+    name = f"{PROJECT}/datasets/d/erasures/e"
+    return dataset.ErasureApplied(erasure=name, changes=changes, version_count=count)
+
+
+async def test_what_was_kept_of_forgotten_rows_goes_and_the_figures_stay(parts):
+    evaluation, _ = await parts.evaluated(1)
+    other = f"{PROJECT}/datasets/d/versions/2"
+    for told in (applied([other]), applied(old="sha256:of the rows before these"), applied(), applied()):
+        await parts.database.transact(lambda unit, told=told: commands.forget_rows(unit, told))
+        forgotten = told == applied()
+        assert (await parts.get(evaluation.name)).HasField("rows_forget_time") == forgotten
+    with OpenAiPort(right) as port:
+        async with parts.working(port), asyncio.timeout(20):
+            while await parts.blobs.stat(PROJECT, evaluation.report.rows_digest):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    request = evaluator.ListEvaluationRowsRequest(parent=evaluation.name)
+    with pytest.raises(StateConflict, match="forgotten since"):
+        await parts.servicer.ListEvaluationRows(request, None)
+    assert (await parts.get(evaluation.name)).report == evaluation.report
+
+
+async def test_rows_that_are_forgotten_while_they_are_asked_are_asked_no_more(parts):
+    reached, forgotten, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def reply(path, body):
+        loop.call_soon_threadsafe(reached.set)
+        forgotten.wait(10)
+        return right(path, body)
+
+    with OpenAiPort(reply) as port:
+        async with parts.working(port):
+            name = await parts.created(1)
+            await reached.wait()
+            parts.world.rows.pop(0)
+            await parts.database.transact(lambda unit: commands.forget_rows(unit, applied([], 501)))
+            forgotten.set()
+            evaluation = await parts.until(name)
+    assert evaluation.state == types.JOB_STATE_SUCCEEDED and evaluation.report.rows_scored == 39
+    rows = (await parts.servicer.ListEvaluationRows(evaluator.ListEvaluationRowsRequest(parent=name), None)).rows
+    assert [row.reference for row in rows] == [row.answer for row in rows]
+    assert "answer 0" not in {row.reference for row in rows}
 
 
 async def test_the_incumbent_is_asked_the_same_rows_and_its_own_evaluation_is_reused(parts):
@@ -254,6 +318,38 @@ async def test_cancel_stops_the_work_and_gives_the_route_back(parts):
             await parts.servicer.CancelEvaluation(evaluator.CancelEvaluationRequest(name=name), None)
             evaluation = await parts.until(name)
     assert evaluation.state == types.JOB_STATE_CANCELLED and set(parts.world.released) == {model(1)}
+
+
+@pytest.mark.parametrize("expires", [False, True])
+async def test_what_is_given_up_when_it_began_anew_is_asked_no_more(parts, expires):
+    reached, released, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def reply(path, body):
+        loop.call_soon_threadsafe(reached.set)
+        released.wait(20)
+        return right(path, body)
+
+    async def give_up(unit, name):
+        await commands.forget_rows(unit, applied())
+        if expires:
+            await commands.expire(unit, name, timedelta(microseconds=-1))
+        else:
+            await commands.cancel(unit, evaluator.CancelEvaluationRequest(name=name))
+
+    with OpenAiPort(reply) as port:
+        async with parts.working(port):
+            name = await parts.created(1)
+            await reached.wait()
+            await parts.database.transact(partial(give_up, name=name))
+            try:
+                async with asyncio.timeout(10):
+                    while not parts.world.released:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            finally:
+                released.set()
+            assert len(port.asked()) <= 4
+    given_up = types.JOB_STATE_EXPIRED if expires else types.JOB_STATE_CANCELLED
+    assert (await parts.get(name)).state == given_up
 
 
 async def test_another_takes_the_place_of_one_that_was_given_up(parts):

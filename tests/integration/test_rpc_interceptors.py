@@ -46,7 +46,7 @@ async def refused(channel: grpc.aio.Channel, kind: str, *messages: Any, **option
 
 def test_the_order_is_the_one_that_the_style_asks_for() -> None:
     names = [type(layer).__name__ for layer in interceptors(allow_all, authorize)]
-    assert names == ["Telemetry", "AccessLog", "Auth", "Faults", "Validation"]
+    assert names == ["Telemetry", "AccessLog", "Auth", "Faults", "Validation", "Encoding"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -221,7 +221,7 @@ async def test_a_cancelled_stream_unwinds_and_is_logged_as_cancelled(
         await anext(aiter(call))
         await echo.waiting.wait()
         call.cancel()
-        await asyncio.wait_for(echo.ended.wait(), 5)
+        await asyncio.wait_for(echo.ended.wait(), 20)
     lines = [record.fields for record in caplog.records if record.getMessage() == "rpc"]  # type: ignore[attr-defined]
     assert [line["code"] for line in lines] == ["CANCELLED"]
 
@@ -229,8 +229,8 @@ async def test_a_cancelled_stream_unwinds_and_is_logged_as_cancelled(
 async def test_a_deadline_ends_the_work() -> None:
     echo = Waiting()
     async with echoing(echo) as channel:
-        fault = await refused(channel, "UnaryStream", message(), timeout=0.3)
-        await asyncio.wait_for(echo.ended.wait(), 5)
+        fault = await refused(channel, "UnaryStream", message(), timeout=1.0)
+        await asyncio.wait_for(echo.ended.wait(), 20)
     assert isinstance(fault, errors.Unavailable) and "in time" in fault.message
 
 

@@ -10,6 +10,7 @@ import services.trainer
 from kit.blobs import FileKek, open_store
 from kit.rpc.errors import Unavailable
 from kit.store import Database, leading, migrate
+from services.dataset import checks, parts
 from services.dataset import commands as dataset_commands
 from services.dataset import store as dataset_store
 from services.dataset.feeds.store import FEEDS
@@ -20,6 +21,7 @@ from services.trainer.supervisor import Supervisor
 from sluice.dataset import v1 as dataset
 from sluice.trainer import v1 as trainer
 from tests.servers import new_database, postgres_server
+from tests.unit.dataset.erasure_world import PARENT, World, rows
 from tests.unit.dataset.upgrade import check_upgraded, upgraded
 from tests.unit.kit.search_suite import SearchSuite
 from tests.unit.kit.store_suite import JobRow, StoreSuite, insert, job
@@ -154,7 +156,12 @@ async def test_rows_that_two_processes_append_to_a_feed_at_a_time_all_have_their
     request = dataset.CreateFeedRequest(parent="projects/p/datasets/d", feed=dataset.Feed(display_name="f"))
     name = (await first.CreateFeed(request, None)).feed.name
     rows = [dataset.AppendRowsRequest(name=name, rows=b'{"row": %d}' % number) for number in range(12)]
-    await asyncio.gather(*(servicers[at % 2].AppendRows(row, None) for at, row in enumerate(rows)))
+
+    async def append(servicer, theirs):
+        for row in theirs:  # one by one: those that come to a process at a time are stored together
+            await servicer.AppendRows(row, None)
+
+    await asyncio.gather(*(append(servicer, rows[at::2]) for at, servicer in enumerate(servicers)))
     async with databases[1].read() as session:
         feed = await FEEDS.get(session, name)
         pieces = await dataset_store.pieces(session, feed.next_upload)
@@ -162,3 +169,28 @@ async def test_rows_that_two_processes_append_to_a_feed_at_a_time_all_have_their
     assert [piece.start for piece in pieces] == [sum(each.size for each in pieces[:at]) for at in range(12)]
     for database in databases:
         await database.close()
+
+
+async def test_an_erasure_rewrites_versions_on_postgresql_and_appends_do_not_bring_rows_back(server, tmp_path):
+    database = await Database.open(await new_database(server), service="dataset")
+    await migrate(database, Path(services.dataset.__file__).parent / "migrations" / "versions")
+    spare = checks.Spare()
+    world = World(database, tmp_path, spare)
+    await world.dataset()
+    wrong = b'{"group": "P17", "txt": 1}\n'
+    await world.upload(rows("P1", "P17", mark="a") + wrong, on_error=dataset.ON_ERROR_QUARANTINE)
+    await world.upload(rows("P2", "P17", mark="b"), append=True)
+    old = set(world.files())
+    ordered = [await world.order("group", value) for value in ("P17", "P2")]
+    appended = await world.upload(rows("P3", "P17", mark="c"), append=True, look=False)
+    for _ in range(3):  # two erasures over the same versions, and rows that come meanwhile
+        await world.look()
+    first, second = [await world.erasure(name) for name in ordered]
+    assert [each.state for each in (first, second)] == [dataset.ERASURE_STATE_DONE] * 2
+    assert [await world.groups(number) for number in (1, 2, 3)] == [["P1"], ["P1"], ["P1", "P3"]]
+    assert first.quarantined_rows_removed == 1 and not old & set(world.files())
+    async with database.read() as session:
+        assert (await dataset_store.UPLOADS.get(session, appended.name)).forgotten_rows == 1
+        assert {part.digest for part in await parts.of(session, f"{PARENT}/versions/1")}
+    await spare.close()
+    await database.close()

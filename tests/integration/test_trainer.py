@@ -16,10 +16,10 @@ import trainer_parts
 from trainer_parts import BASE, DATASET, ROWS, S, Trainer, World
 
 from kit.rpc.errors import Fault, from_rpc_error
+from kit.rpc.ports import free_port
 from services.trainer import commands, domain
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
-from tests.servers import free_port
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ async def test_kill_9_and_the_next_attempt_goes_on_from_the_checkpoint(
         (2, "succeeded", 5),
     ]
     for process in processes.values():
-        process.wait(5)
+        process.wait(20)
     await running.cleared(name)
     assert decrypted(world, name) == []
 

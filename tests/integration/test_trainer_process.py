@@ -13,8 +13,9 @@ import trainer_parts
 
 from kit.auth import Identity
 from kit.rpc.client import connect
+from kit.rpc.ports import free_port
 from sluice.trainer import v1 as trainer
-from tests.servers import free_port, nats_server
+from tests.servers import nats_server
 
 ROOT = Path(__file__).resolve().parents[2]
 

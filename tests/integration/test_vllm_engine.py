@@ -1,9 +1,10 @@
-"""The real vLLM through EngineHost: adapter, chat, stream, log-probabilities, kill -9, restored, stopped."""
+"""The real vLLM through EngineHost: adapter, chat, stream, log-probabilities, stopped; killed and restored."""
 
 import hashlib
 import json
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -128,27 +129,37 @@ async def logprobs(running: Running) -> list[float]:
     return [token["logprob"] for token in answer["choices"][0]["logprobs"]["content"]]
 
 
-async def test_vllm_serves_survives_and_stops(tmp_path: Path) -> None:
-    host = EngineHost(tmp_path / "engines", ENGINES["vllm"], sizing=Sizing(max_model_len=128), scratch_proof=False)
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[EngineHost]:
+    made = EngineHost(tmp_path / "engines", ENGINES["vllm"], sizing=Sizing(max_model_len=128), scratch_proof=False)
     try:
-        base = await host.ensure(write_base(tmp_path / "base"), BASE, lora=True)
-        adapter = await host.load(write_lora(tmp_path / "lora", 8), ADAPTER, base_digest=BASE)
-        said = await logprobs(adapter)
-        assert said != await logprobs(base)
-        await check_surface(adapter)
-        with pytest.raises(AdapterRejected, match="not within"):
-            await host.load(write_lora(tmp_path / "bad", 64), BAD, base_digest=BASE)
-
-        pid = json.loads(next((tmp_path / "engines").glob("*/engine.json")).read_text())["pid"]
-        os.kill(pid, signal.SIGKILL)
-        await host.ensure(tmp_path / "base", BASE, lora=True)
-        assert not group_alive(pid)  # the engine core of the killed server was not left behind
-        restored = next(running for running in host.list() if running.digest == ADAPTER)
-        assert restored.url != adapter.url
-        assert await logprobs(restored) == pytest.approx(said, abs=1e-5)
+        yield made
     finally:
-        await host.stop(BASE)
-    assert host.list() == ()
+        await made.stop(BASE)
+    assert made.list() == ()
+
+
+async def test_vllm_serves_and_stops(host: EngineHost, tmp_path: Path) -> None:
+    base = await host.ensure(write_base(tmp_path / "base"), BASE, lora=True)
+    adapter = await host.load(write_lora(tmp_path / "lora", 8), ADAPTER, base_digest=BASE)
+    assert await logprobs(adapter) != await logprobs(base)
+    await check_surface(adapter)
+    with pytest.raises(AdapterRejected, match="not within"):
+        await host.load(write_lora(tmp_path / "bad", 64), BAD, base_digest=BASE)
+
+
+@pytest.mark.prove
+async def test_vllm_survives_a_kill_with_its_adapters(host: EngineHost, tmp_path: Path) -> None:
+    await host.ensure(write_base(tmp_path / "base"), BASE, lora=True)
+    adapter = await host.load(write_lora(tmp_path / "lora", 8), ADAPTER, base_digest=BASE)
+    said = await logprobs(adapter)
+    pid = json.loads(next((tmp_path / "engines").glob("*/engine.json")).read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await host.ensure(tmp_path / "base", BASE, lora=True)
+    assert not group_alive(pid)  # the engine core of the killed server was not left behind
+    restored = next(running for running in host.list() if running.digest == ADAPTER)
+    assert restored.url != adapter.url
+    assert await logprobs(restored) == pytest.approx(said, abs=1e-5)
 
 
 async def check_surface(adapter: Running) -> None:

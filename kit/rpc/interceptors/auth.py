@@ -22,6 +22,8 @@ Metadata = Sequence[tuple[str, str | bytes]]
 Authenticate = Callable[[Metadata], Principal]
 Authorize = Callable[[Principal, types.Access, str], None]
 HasProject = Callable[[str], Awaitable[bool]]
+#: Told the message of a call that its caller has no role for, while that call is the present one.
+Refused = Callable[[Any], Awaitable[None]]
 READER = types.Access(reader=True)
 
 
@@ -32,10 +34,17 @@ class Auth(Layer):
     made or listed in a project that does not exist, which only those learn who may do so in all projects.
     """
 
-    def __init__(self, authenticate: Authenticate, authorize: Authorize, has_project: HasProject | None = None) -> None:
+    def __init__(
+        self,
+        authenticate: Authenticate,
+        authorize: Authorize,
+        has_project: HasProject | None = None,
+        refused: Refused | None = None,
+    ) -> None:
         self._authenticate = authenticate
         self._authorize = authorize
         self._has_project = has_project
+        self._refused = refused
 
     def applies(self, method: str, handler: Handler) -> bool:
         """Health and reflection are open; of what is passed through, the service behind is the judge."""
@@ -55,7 +64,12 @@ class Auth(Layer):
         A project that a later message of a stream names is asked for in the same way.
         """
         async with refusing(method, context):
-            self._check(method, state, message, first)
+            try:
+                self._check(method, state, message, first)
+            except Denied:
+                if self._refused is not None and message is not None:
+                    await self._refused(message)
+                raise
             await self._check_parent(state, message)
 
     async def _check_parent(self, principal: Principal, message: Any) -> None:

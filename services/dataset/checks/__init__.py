@@ -1,6 +1,6 @@
 """Whatever parses rows, in a process of its own, which is given no key, no database and no environment of ours.
 
-`run` is what the service calls, with one of the tasks of `wire`; `python -m services.dataset.checks` is the process.
+`run` is what the service calls, with one of the tasks of `wire`; `work` is what the process does.
 Hostile files can crash, fill or stall it, and nothing else.
 """
 

@@ -75,6 +75,7 @@ class Nursery:
             )
         self._forked: dict[int, Forked] = {}
         self._count = 0
+        self._lives = True
         # A daemon: else a service that fails would wait for it.
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
@@ -88,7 +89,7 @@ class Nursery:
     @property
     def lives(self) -> bool:
         """Whether it can fork."""
-        return self._listening.is_alive()
+        return self._lives
 
     @property
     def idle(self) -> bool:
@@ -132,6 +133,7 @@ class Nursery:
                 elif kind == ENDED:
                     self._forked.pop(number).end(told)
         code = self._process.wait()  # its processes end with it, and of the same cause
+        self._lives = False  # before it is told of any: whoever then wants another must not ask here
         for number in list(self._forked):
             self._end(number, code)
 

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 
-from services.dataset.checks import __main__ as checking
+from services.dataset.checks import work
 from services.dataset.checks.forks import ENDED, FORK, FORKED, KILL, MESSAGE
 from services.dataset.lean import without_pandas
 
@@ -89,7 +89,7 @@ def _become_a_check(incoming: int, outgoing: int) -> None:
         os.dup2(incoming, 0)
         os.dup2(outgoing, 1)
         os.closerange(3, max(incoming, outgoing) + 1)
-        checking.main()
+        work.main()
         code = 0
     except SystemExit as ended:
         code = int(ended.code or 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import subprocess
-import sys
 from contextlib import suppress
 from typing import IO, Any, Protocol
 
@@ -36,7 +34,7 @@ def environ() -> dict[str, str]:
 
 
 class Process(Protocol):
-    """What is needed of a process: ``subprocess.Popen`` has it."""
+    """What is needed of a process; what ``Nursery.fork`` gives has it, and ``subprocess.Popen``."""
 
     @property
     def pid(self) -> int: ...
@@ -50,17 +48,10 @@ class Process(Protocol):
 
 
 class Checker:
-    """A process that knows nothing of ours, waiting for one task; without one that is given, it is begun here."""
+    """A process that knows nothing of ours, waiting for one task."""
 
-    def __init__(self, process: Process | None = None) -> None:
-        self.process: Process = process or subprocess.Popen(
-            [sys.executable, "-m", "services.dataset.checks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environ(),
-            bufsize=0,
-        )
+    def __init__(self, process: Process) -> None:
+        self.process = process
         for pipe in (self._pipe(self.process.stdin), self._pipe(self.process.stdout)):
             with suppress(OSError, AttributeError):  # the system's own limit, or a system without the call
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

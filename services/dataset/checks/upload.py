@@ -31,7 +31,7 @@ def check(task: wire.Task, wires: Wire) -> wire.Outcome:
     file = cast(BinaryIO, wires.file(0, task.size, at_once))
     tokenizer = wires.file(task.size, task.tokenizer_bytes).read() if task.tokenizer_bytes else b""
     demands = replace(task.demands, tokenizer=tokenizer)
-    rules = Rules(task.row_schema, task.columns, task.fix, task.quarantine, demands, task.forgotten)
+    rules = Rules(task.row_schema, task.columns, task.fix, task.quarantine, demands, task.forgotten, task.loose)
     before = partial(_ids_before, task, wires)
     found = convert(file, task.file_name, rules, wires.part, wires.tick, put_aside, _beside(task, wires), before)
     return wire.Outcome(
@@ -63,9 +63,8 @@ def _ids_before(task: wire.Task, wires: Wire) -> SeenIds:
 def _beside(task: wire.Task, wires: Wire) -> Beside:
     """The assets that came with the file, and the way for those that are in it."""
     from sluice.rows.assets import Trouble
-    from sluice.rows.identities import as_it_is, treatment
+    from sluice.rows.identities import as_it_is, naming, treatment
     from sluice.rows.media import look
-    from sluice.rows.media.looking import DICOM
     from sluice.rows.shelf import Settled, settled, turn
     from sluice.rows.stacks import Beside
 
@@ -76,7 +75,7 @@ def _beside(task: wire.Task, wires: Wire) -> Beside:
 
     def fetch(path: str) -> Settled:
         asset = named[path]
-        if asset.type and (asset.type != DICOM or treat is as_it_is):  # it was looked at before
+        if asset.type and (treat is as_it_is or asset.type.startswith("audio/")):  # it was looked at before
             return Settled(asset.digest, "audio" if asset.type.startswith("audio/") else "image")
         with turn(asset.size):
             data = wires.fetch(asset.digest)
@@ -88,4 +87,5 @@ def _beside(task: wire.Task, wires: Wire) -> Beside:
             return Settled(asset.digest, media.kind) if treated is data else settled(treated, keep)
 
     named = {each.path: each for each in wires.beside()} if task.beside else {}
-    return Beside(named, fetch, keep, "the folder of assets", treat)
+    whose = naming(task.demands.deidentify, task.key)
+    return Beside(named, fetch, keep, "the folder of assets", treat, whose)

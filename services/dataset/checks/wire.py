@@ -66,6 +66,8 @@ class Task(Struct, tag="check"):
     row_schema: str
     size: int
     columns: dict[str, str] = {}
+    #: Whether the columns were named for other files, and this one need not have them.
+    loose: bool = False
     fix: bool = False
     quarantine: bool = False
     demands: Demands = NO_DEMANDS

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from sqlalchemy import delete, update
 from sqlmodel import col, select
 
+from kit.rpc.errors import NotFound
 from kit.rpc.names import parent_of, project_of
 from kit.store import Unit
 from services.dataset import parts, store
 from services.dataset.erasure import domain as erasures
 from services.dataset.erasure.domain import ERASURES, Change, ForgottenRow, SaltRow
+from services.dataset.feeds import commands as feeds_commands
+from services.dataset.feeds.store import FEEDS
+from services.dataset.governance import lineage
 from services.dataset.parts import PartRow
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -50,7 +55,9 @@ async def create(
         unit.session.add_all(
             ForgottenRow(dataset=request.parent, digest=digest, erasure=name) for digest in erasure.predicate_digests
         )
-        unit.emit(dataset.ErasureCreated(erasure=name, reason=erasure.reason), name)
+        for feed in await FEEDS.find(unit.session, parent=request.parent):  # else rows could wait in it for ever
+            await feeds_commands.flush_feed(unit, feed.name)
+    unit.emit(dataset.ErasureCreated(erasure=name, reason=erasure.reason, dry_run=request.dry_run), name)
     await parts.add(unit, predicate)
     return await ERASURES.insert(unit, erasure)
 
@@ -67,7 +74,7 @@ async def count(unit: Unit, name: str, changes: Mapping[str, Change]) -> None:
     erasure = await ERASURES.get(unit.session, name)
     for version, before in await _affected(unit, parent_of(name), changes):
         found = sum(changes[part.digest].removed for part in before if part.digest in changes)
-        _note(
+        note(
             erasure, dataset.VersionChange(dataset_version=version.name, old_digest=version.digest, rows_removed=found)
         )
     await _sum_up(unit, erasure, changes)
@@ -86,13 +93,14 @@ async def apply(
     present = [*await erasures.stored_parts(unit.session, of), *await erasures.put_aside(unit.session, of)]
     if any(part.digest not in seen for part in present):
         return False
-    erasure = await ERASURES.get(unit.session, name)
+    erasure, shrunk = await ERASURES.get(unit.session, name), list[str]()
     for version, before in await _affected(unit, of, changes):
         change = erasures.shrink(version, before, changes, name)
         if change is not None:
-            _note(erasure, change)
+            shrunk.append(version.name)
+            note(erasure, change)
             await store.update_version(unit, version)
-            await _forget_figures(unit, project_of(of), change.old_digest)
+            await forget_figures(unit, project_of(of), change.old_digest)
     for old, new in changes.items():
         await _replace(unit, f"{of}/versions/", old, new.part)
     for old, new in aside.items():
@@ -101,7 +109,7 @@ async def apply(
     erasure.quarantined_rows_removed = sum(change.removed for change in aside.values())
     for owner in (name, erasures.predicate_of(name)):
         await parts.drop(unit, owner)
-    await parts.doom(unit, project_of(of), [*changes, *aside])
+    await parts.doom(unit, project_of(of), [*changes, *aside, *await lineage.prompts_of(unit.session, shrunk)])
     erasures.enter(erasure, dataset.ERASURE_STATE_SHREDDING)
     await ERASURES.update(unit, erasure)
     unit.emit(
@@ -134,37 +142,12 @@ async def fail(unit: Unit, name: str, why: str, damaged: bool = False) -> None:
     unit.emit(dataset.ErasureFailed(erasure=name, failure=erasure.failure), name)
 
 
-async def retire(unit: Unit, of: str, versions: Sequence[str], days: int) -> None:
-    """Deletes the rows of versions that are older than their dataset keeps them; its tombstone says so."""
-    name = erasures.new_name(of)
-    reason = f"retention: rows of versions older than {days} days are deleted"
-    erasure = dataset.Erasure(name=name, state=dataset.ERASURE_STATE_SHREDDING, reason=reason)
-    erasure.creator = "services/dataset"
-    for version in sorted([await store.get_version(unit.session, each) for each in versions], key=lambda v: v.version):
-        if version.HasField("retire_time"):
-            continue
-        version.retire_time.FromDatetime(unit.now)
-        version.erasures.append(name)
-        erasure.rows_removed += version.row_count
-        _note(
-            erasure,
-            dataset.VersionChange(
-                dataset_version=version.name, old_digest=version.digest, rows_removed=version.row_count
-            ),
-        )
-        await parts.drop(unit, version.name)
-        await store.update_version(unit, version)
-        await _forget_figures(unit, project_of(of), version.digest)
-    await ERASURES.insert(unit, erasure)
-    unit.emit(
-        dataset.ErasureApplied(
-            erasure=name,
-            changes=erasure.changes,
-            version_count=erasure.version_count,
-            rows_removed=erasure.rows_removed,
-        ),
-        name,
-    )
+async def shred_late_prompts(unit: Unit, use: dataset.ModelUse, prompts: str) -> None:
+    """Lets prompts go that a job left which read rows before some of them were forgotten."""
+    with suppress(NotFound):
+        version = await store.get_version(unit.session, use.dataset_version)
+        if prompts and (version.digest != use.dataset_digest or version.HasField("retire_time")):
+            await parts.doom(unit, project_of(version.name), [prompts])
 
 
 async def _affected(
@@ -203,7 +186,7 @@ async def _put_less_aside(unit: Unit, of: str, old: str, change: Change) -> None
     await unit.session.exec(delete(PartRow).where(theirs, col(PartRow.digest) == old))
 
 
-async def _forget_figures(unit: Unit, project: str, digest: str) -> None:
+async def forget_figures(unit: Unit, project: str, digest: str) -> None:
     """What was found out about a version, such as its labels, goes with what it was found in (`analysis`)."""
     theirs = col(PartRow.owner).startswith(f"{project}/profiles/", autoescape=True)
     named = col(PartRow.owner).contains(digest.removeprefix("sha256:"), autoescape=True)
@@ -219,7 +202,8 @@ async def _sum_up(unit: Unit, erasure: dataset.Erasure, changes: Mapping[str, Ch
         erasure.also_in.extend(name for name in found if name not in erasure.also_in)
 
 
-def _note(erasure: dataset.Erasure, change: dataset.VersionChange) -> None:
+def note(erasure: dataset.Erasure, change: dataset.VersionChange) -> None:
+    """Counts a version that changed; only the first are named."""
     erasure.version_count += 1
     if len(erasure.changes) < erasures.CHANGES_KEPT:
         erasure.changes.append(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import parent_of, uuid7
 from kit.store import ResourceRow, Resources, Unit
-from services.dataset import parts
+from services.dataset import parts, store
 from services.dataset.parts import PartRow
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
+from sluice.rows.recall import Forgotten
 
 #: The columns that say whose a row is.
 COLUMNS = ("id", "group", "tags")
@@ -103,6 +105,22 @@ def column_of(wanted: str, mappings: Iterable[Mapping[str, str]]) -> str:
     )
 
 
+def names_of(column: str, mappings: Iterable[Mapping[str, str]]) -> set[str]:
+    """What files have called a column."""
+    return {name for mapping in mappings for name, meaning in mapping.items() if meaning == column}
+
+
+def check_reason(reason: str, values: Iterable[str]) -> None:
+    """Raises Invalid when a reason says whose rows they are: it is kept for good."""
+    for value in values:
+        word = re.escape(value) if not value.isascii() else rf"(?<!\w){re.escape(value)}(?!\w)"
+        if re.search(word, reason):
+            raise Invalid(
+                "the reason is kept for good and holds one of the values that are to be forgotten; say it without",
+                violations=[("reason", "says whose rows they are")],
+            )
+
+
 def check_digest(version: dataset.DatasetVersion, wanted: str) -> None:
     """Raises StateConflict (ROWS_FORGOTTEN) when the version is not at the digest that a reader wants; empty is any."""
     if wanted and wanted != version.digest:
@@ -179,10 +197,15 @@ async def salt_of(session: AsyncSession, of: str) -> str:
     return row.salt if row else ""
 
 
-async def forgotten(session: AsyncSession, of: str) -> tuple[str, list[str]]:
-    """The salt of a dataset and the digests of what must not come back into it."""
+async def forgotten(session: AsyncSession, of: str) -> Forgotten:
+    """What must not come back into a dataset."""
     query = select(ForgottenRow.digest).where(col(ForgottenRow.dataset) == of).distinct()
-    return await salt_of(session, of), list((await session.exec(query)).all())
+    digests = list((await session.exec(query)).all())
+    if not digests:
+        return Forgotten()
+    mappings = [each.columns for each in await store.UPLOADS.find(session, parent=of)]
+    names = {name: column for column in COLUMNS for name in names_of(column, mappings)}
+    return Forgotten(await salt_of(session, of), digests, names)
 
 
 async def forgotten_by(session: AsyncSession, of: str, digests: Sequence[str]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from functools import partial
 from itertools import accumulate
 
@@ -30,6 +31,8 @@ from sluice.dataset import v1 as dataset
 
 log = get_log(__name__)
 NOTE_EVERY_S = 1.0
+#: How long what an erasure looks for is spared before the erasure names it: another may be shredding meanwhile.
+SPARED = timedelta(minutes=10)
 
 
 class Predicate(msgspec.Struct):
@@ -48,12 +51,12 @@ class PredicateStore:
         self._database = database
         self._blobs = blobs
 
-    async def put(self, erasure: str, column: str, name: str, values: Sequence[str]) -> PartRow:
+    async def put(self, erasure: str, column: str, names: Iterable[str], values: Sequence[str]) -> PartRow:
         """Stores it for an erasure that is about to be ordered; it is swept unless that names it."""
-        content = msgspec.json.encode(Predicate(column, sorted({column, name}), list(values), secrets.token_hex(16)))
+        content = msgspec.json.encode(Predicate(column, sorted({column, *names}), list(values), secrets.token_hex(16)))
         part = checks.Part(content, parts.NO_ROWS)
         row = parts.new_part(erasures.predicate_of(erasure), 0, part)
-        await self._database.transact(partial(parts.doom, project=row.project, digests=[row.digest]))
+        await self._database.transact(partial(parts.doom, project=row.project, digests=[row.digest], spared=SPARED))
         await self._blobs.put(row.project, _once(content), digest=row.digest)
         return row
 

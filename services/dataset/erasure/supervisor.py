@@ -16,6 +16,7 @@ from kit.telemetry import get_log
 from services.dataset import checks, store
 from services.dataset.erasure import commands as erasure_commands
 from services.dataset.erasure import domain as erasures
+from services.dataset.erasure import retiring
 from services.dataset.erasure.erasing import Erasing
 from services.dataset.governance import audit, lineage
 from services.dataset.store import DatasetRow
@@ -34,8 +35,15 @@ IN_USE = timedelta(days=7)
 class ErasureSupervisor:
     """One erasure at a time, beside the checks of uploads; it is stepped by whoever leads."""
 
-    def __init__(self, database: Database, erasing: Erasing, stop_checks: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        erasing: Erasing,
+        stop_checks: Callable[[str], Awaitable[None]],
+        page_size: int = 1000,
+    ) -> None:
         """``stop_checks`` ends the checks of a dataset's uploads; those that begin later leave forgotten rows out."""
+        self._page_size = page_size
         self._database = database
         self._erasing = erasing
         self._stop_checks = stop_checks
@@ -94,17 +102,20 @@ class ErasureSupervisor:
         if asyncio.get_running_loop().time() < self._retire_at:
             return
         self._retire_at = asyncio.get_running_loop().time() + RETIRE_EVERY_S
-        async with self._database.read() as session:
-            kept, _ = await store.DATASETS.page(
-                session,
-                page_size=1000,
-                where=[DatasetRow.__table__.c.retention_days > 0],  # type: ignore[attr-defined]
-            )
-        for each in kept:
-            over = await self._over(each)
-            if over:
-                retire = partial(erasure_commands.retire, of=each.name, versions=over, days=each.retention_days)
-                await self._database.transact(retire)
+        columns = DatasetRow.__table__.c  # type: ignore[attr-defined]
+        token, where = "", [columns.retention_days > 0, columns.state != store.DELETED]
+        while True:
+            async with self._database.read() as session:
+                kept, token = await store.DATASETS.page(
+                    session, page_size=self._page_size, page_token=token, where=where
+                )
+            for each in kept:
+                over = await self._over(each)
+                if over:
+                    retire = partial(retiring.retire, of=each.name, versions=over, days=each.retention_days)
+                    await self._database.transact(retire)
+            if not token:
+                return
 
     async def _over(self, of: dataset.Dataset) -> list[str]:
         """The versions whose time is over: never the newest, nor one that is read or is going to be."""

@@ -7,14 +7,16 @@ that makes nothing of what it reads.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid5
 
 import msgspec
 
-from kit.rpc.errors import Exhausted, Invalid
+from kit.rpc.errors import Exhausted, Invalid, StateConflict
 from kit.rpc.names import parent_of, slug, uuid7
-from services.dataset import domain
 from services.dataset.uploads import demands
+from services.dataset.uploads import domain as uploads
 from sluice.dataset import v1 as dataset
+from sluice.rows.meanings import check_meanings
 
 COMMIT_AFTER = timedelta(hours=1)
 COMMIT_ROWS = 10_000
@@ -27,6 +29,8 @@ MAX_WAITING_BYTES = 512 << 20
 #: What people may change.
 CHANGEABLE = ("columns", "fix", "on_error", "demands", "commit_after", "commit_rows", "commit_bytes", "paused")
 FILE_NAME = "feed.jsonl"
+#: RFC 9562 name space of the ids of uploads that rows are gathered for.
+GATHERED = UUID("5b0a2c6e-6f0d-4a55-9a3c-0b7d9f5e1c44")
 #: The source of events for feeds, as kit.bus has it: the third words of a subject are project, dataset and feed.
 SOURCE = "feed"
 
@@ -38,12 +42,18 @@ class _Object(msgspec.Struct):
 _is_object = msgspec.json.Decoder(_Object).decode
 
 
-def new_feed(parent: str, wanted: dataset.Feed, creator: str) -> dataset.Feed:
-    """A feed as the caller wants it, under the slug of its name."""
+def new_feed(
+    parent: dataset.Dataset, wanted: dataset.Feed, creator: str, like: dataset.Upload | None = None
+) -> dataset.Feed:
+    """A feed as the caller wants it, under the slug of its name; it asks no less of its rows than its dataset does.
+
+    One that names no columns has those of the upload that it is ``like``. Raises Invalid for an unknown meaning.
+    """
+    check_meanings(wanted.columns)
     feed = dataset.Feed(
-        name=f"{parent}/feeds/{slug(wanted.display_name)}",
+        name=f"{parent.name}/feeds/{slug(wanted.display_name)}",
         display_name=wanted.display_name,
-        columns=wanted.columns,
+        columns=wanted.columns or (like.columns if like else {}),
         fix=wanted.fix,
         on_error=wanted.on_error,
         demands=wanted.demands,
@@ -56,7 +66,17 @@ def new_feed(parent: str, wanted: dataset.Feed, creator: str) -> dataset.Feed:
         feed.commit_after.CopyFrom(wanted.commit_after)
     feed.subject = subject_of(feed.name)
     settle(feed)
+    ask_no_less(feed, parent)
     return feed
+
+
+def ask_no_less(feed: dataset.Feed, parent: dataset.Dataset) -> bool:
+    """Has a feed ask of its rows what its dataset asks of every upload; whether that is more than it did."""
+    least = demands.at_least(feed.demands, parent)
+    if least == feed.demands:
+        return False
+    feed.demands.CopyFrom(least)
+    return True
 
 
 def settle(feed: dataset.Feed) -> None:
@@ -109,7 +129,7 @@ def take(feed: dataset.Feed, rows: int, size: int, now: datetime) -> None:
             "version of them, then send these again",
             retry_after_s=30.0,
         )
-    feed.next_upload = feed.next_upload or f"{parent_of(feed.name)}/uploads/{uuid7()}"
+    feed.next_upload = feed.next_upload or _gathered_for(feed)
     if not feed.HasField("waiting_since"):
         feed.waiting_since.FromDatetime(now)
     feed.waiting_rows += rows
@@ -136,6 +156,32 @@ def due_at(feed: dataset.Feed) -> datetime | None:
 
 def hand_over(feed: dataset.Feed, now: datetime) -> dataset.Upload:
     """The upload of all that waits, complete; nothing waits afterwards."""
+    upload = _upload(feed, now)
+    uploads.enter(upload, dataset.UPLOAD_STATE_VALIDATING)
+    feed.checked_upload, feed.checked_rows = feed.next_upload, feed.waiting_rows
+    _empty(feed)
+    return upload
+
+
+def give_up(feed: dataset.Feed, now: datetime, force: bool) -> dataset.Upload | None:
+    """The upload, expired, of all that waits in a feed that is to go; None when nothing does.
+
+    Raises StateConflict for rows that wait or are being checked, unless they may be lost.
+    """
+    if (feed.waiting_rows or feed.checked_upload) and not force:
+        rows = f"holds {feed.waiting_rows} rows" if feed.waiting_rows else f"has {feed.checked_rows} rows being checked"
+        raise StateConflict(
+            f"feed `{feed.name}` {rows}; `sluice dataset feed flush` makes a version of them first, "
+            "`sluice dataset feed delete --force` throws away those that wait"
+        )
+    if not feed.next_upload:
+        return None
+    upload = _upload(feed, now)
+    uploads.enter(upload, dataset.UPLOAD_STATE_EXPIRED)
+    return upload
+
+
+def _upload(feed: dataset.Feed, now: datetime) -> dataset.Upload:
     upload = dataset.Upload(
         name=feed.next_upload,
         state=dataset.UPLOAD_STATE_OPEN,
@@ -150,11 +196,17 @@ def hand_over(feed: dataset.Feed, now: datetime) -> dataset.Upload:
         demands=feed.demands,
         feed=feed.name,
     )
-    upload.expire_time.FromDatetime(now + domain.UPLOAD_LIVES)
-    domain.enter(upload, dataset.UPLOAD_STATE_VALIDATING)
-    feed.checked_upload, feed.checked_rows = feed.next_upload, feed.waiting_rows
-    _empty(feed)
+    upload.expire_time.FromDatetime(now + uploads.UPLOAD_LIVES)
     return upload
+
+
+def _gathered_for(feed: dataset.Feed) -> str:
+    """The name of the upload that the next rows are for: the same as long as none of them was counted.
+
+    So what a death has left in the space of that name is in the way of nobody, and goes with the rows that come then.
+    """
+    seed = f"{feed.name}\n{feed.create_time.ToNanoseconds()}\n{feed.taken_rows}"
+    return f"{parent_of(feed.name)}/uploads/{uuid5(GATHERED, seed)}"
 
 
 def note_version(feed: dataset.Feed, upload: dataset.Upload) -> None:
@@ -184,14 +236,14 @@ def note_lost(feed: dataset.Feed, rows: int, size: int) -> None:
         _empty(feed)
 
 
-def check_demands(feed: dataset.Feed, task_type: str) -> None:
+def check_demands(feed: dataset.Feed, parent: dataset.Dataset) -> None:
     """Raises Invalid for demands that no feed can make, or that cannot be read."""
     if feed.demands.max_tokens:
         raise Invalid(
             "a feed has no tokenizer to count with; leave the limit of tokens out",
             violations=[("feed.demands.max_tokens", "is not for feeds")],
         )
-    demands.check(feed.demands, task_type)
+    demands.check(demands.at_least(feed.demands, parent), parent.task_type)
 
 
 def _empty(feed: dataset.Feed) -> None:

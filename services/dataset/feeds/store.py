@@ -11,9 +11,10 @@ from sqlmodel import Field, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.store import ResourceRow, Resources, Unit, UtcTime
-from services.dataset import domain, store
+from services.dataset import store
 from services.dataset.feeds import domain as feeds
 from services.dataset.store import AT_A_TIME, PieceRow
+from services.dataset.uploads import domain as uploads
 from sluice.dataset import v1 as dataset
 
 
@@ -49,7 +50,7 @@ async def drop_pieces(unit: Unit, upload: str, lost: Collection[int]) -> list[Pi
 async def _replace(unit: Unit, of: list[str], pieces: list[PieceRow], to: str) -> None:
     starts = accumulate((piece.size for piece in pieces), initial=0)
     moved = [
-        {**piece.model_dump(), "upload": to, "start": start, "space": domain.space_of(piece)}
+        {**piece.model_dump(), "upload": to, "start": start, "space": uploads.space_of(piece)}
         for start, piece in zip(starts, pieces, strict=False)
     ]
     await unit.session.exec(delete(PieceRow).where(col(PieceRow.upload).in_(of)))

@@ -9,9 +9,10 @@ from kit.blobs import BlobStore
 from kit.rpc.errors import Corrupt, Fault, NotFound
 from kit.store import Database, failpoint, leading
 from kit.telemetry import get_log
-from services.dataset import domain, store
+from services.dataset import store
 from services.dataset.feeds import commands as feeds_commands
 from services.dataset.feeds import store as feeds_store
+from services.dataset.uploads import domain as uploads
 from sluice.errors import v1 as errors
 
 log = get_log(__name__)
@@ -71,7 +72,7 @@ class FeedSupervisor:
 
     async def _is_whole(self, piece: store.PieceRow) -> bool:
         try:
-            async for _ in self.blobs.open(domain.space_of(piece), piece.digest):
+            async for _ in self.blobs.open(uploads.space_of(piece), piece.digest):
                 pass
         except (Corrupt, NotFound):
             return False

@@ -1,8 +1,9 @@
-"""The append-only record of who read rows: a line when a read begins and one when it ends, and never any content."""
+"""The append-only record of who read rows and who was refused: a line at the begin, one at the end, never content."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,10 +22,12 @@ from sluice.dataset import v1 as dataset
 
 #: Rows of a kind that nobody counts.
 UNCOUNTED = -1
+#: What the rpcs are called that change nothing.
+READS = ("Get", "List", "Watch", "Read")
 
 
 class ReadRow(SQLModel, table=True):
-    """A read that began, or was refused."""
+    """A read that began, or anything that was refused."""
 
     __tablename__ = "dataset_read"
     id: str = Field(primary_key=True)
@@ -49,9 +52,10 @@ class ReadEndRow(SQLModel, table=True):
 
 @dataclass
 class Reading:
-    """A read under way, and what has been sent of it."""
+    """A read under way, and what has been sent of it; nothing is, before that it began is ``written``."""
 
     row: ReadRow
+    written: asyncio.Task[None]
     rows: int = UNCOUNTED
     size_bytes: int = 0
 
@@ -74,10 +78,10 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ending: set[asyncio.Task[None]] = set()
+        self._writing: set[asyncio.Task[None]] = set()
 
-    async def begin(self, call: Call, of: str, resource: str) -> Reading:
-        """Puts down that a read begins, before anything of it is sent."""
+    def begin(self, call: Call, of: str, resource: str) -> Reading:
+        """Starts to put down that a read begins, while its first rows are looked for."""
         action = call.method.rpartition("/")[2]
         row = ReadRow(
             id=uuid7(),
@@ -88,27 +92,34 @@ class Audit:
             traceparent=call.traceparent,
             time=self._database.clock(),
         )
-        reading = Reading(row)
-        _PRESENT.set(reading)
 
         async def note(unit: Unit) -> None:
             unit.session.add(ReadRow(**row.model_dump()))
 
-        await self._database.transact(note)
+        reading = Reading(row, self._write(self._database.transact(note)))
+        _PRESENT.set(reading)
         return reading
 
     async def end(self, reading: Reading, outcome: dataset.AuditOutcome) -> None:
         """Puts down how it ended; a caller who is cancelled meanwhile does not stop that."""
-        task = asyncio.create_task(self._end(reading, outcome))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._write(self._end(reading, outcome)))
+
+    async def refuse(self, call: Call, of: str, resource: str) -> None:
+        """Puts down that somebody was refused what they asked for."""
+        await self.end(self.begin(call, of, resource), dataset.AUDIT_OUTCOME_REFUSED)
 
     async def drain(self) -> None:
         """Returns when all is written that was begun."""
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await asyncio.gather(*self._writing, return_exceptions=True)
+
+    def _write(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
 
     async def _end(self, reading: Reading, outcome: dataset.AuditOutcome) -> None:
+        await reading.written
         entry = entry_of(reading.row)
         entry.outcome, entry.rows, entry.size_bytes = outcome, reading.rows, reading.size_bytes
 
@@ -148,7 +159,8 @@ async def page(
     """One page of reads and changes, newest first, and the token of the next. Raises Invalid (INVALID_PAGE_TOKEN)."""
     query = ("audit", of, str(reads_only))
     after = paging.decode(token, *query, of=(str, str))
-    both: Any = _reads(of) if reads_only else union_all(_reads(of), _changes(of))
+    only = or_(*(col(ReadRow.action).startswith(each) for each in READS))
+    both: Any = _reads(of).where(only) if reads_only else union_all(_reads(of), _changes(of))
     entries: Any = both.subquery()
     wanted: Any = select(entries).order_by(entries.c.time.desc(), entries.c.id.desc())
     if after is not None:

@@ -20,8 +20,9 @@ from sluice.errors import v1 as errors
 from sluice.types import v1 as types
 
 #: Fields of a dataset that its owner and administrators alone change.
-OWNERS_FIELDS = frozenset({"owner", "access", "retention_days"})
-
+OWNERS_FIELDS = frozenset({"owner", "access", "retention_days", "classification", "deidentify"})
+#: Roles that may read rows. Whoever counts the rows of a patient learns whether that patient is among them.
+READERS = frozenset({types.ROLE_ALGORITHM, types.ROLE_AUDITOR})
 
 READ = dataset.RIGHT_READ
 
@@ -72,6 +73,16 @@ def check_share(of: dataset.Dataset) -> None:
     if not may_share(principal, of):
         raise Denied(
             f"`{principal.name}` does not own `{of.name}`; ask its owner or an administrator of the project",
+            reason=errors.ERROR_REASON_ROLE_REQUIRED,
+        )
+
+
+def check_count(of: dataset.Dataset) -> None:
+    """Raises Denied (ROLE_REQUIRED) unless the caller may read the rows that they want to count."""
+    principal = current_call().principal
+    if not may_share(principal, of) and not principal.has_role(project_of(of.name), READERS):
+        raise Denied(
+            f"`{principal.name}` may not read rows of `{of.name}`, and so not count them; ask its owner",
             reason=errors.ERROR_REASON_ROLE_REQUIRED,
         )
 

@@ -5,9 +5,11 @@ Roles are judged before it (kit.auth). A grant never lets anybody do what no rol
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +19,29 @@ from google.protobuf.message import Message
 
 from kit.auth import ALL_PROJECTS, AccessSnapshot, Principal
 from kit.rpc.call import Call, current_call
-from kit.rpc.errors import Denied, Fault, NotFound
+from kit.rpc.errors import Denied, NotFound
 from kit.store import Database
-from services.dataset import store
+from services.dataset import domain, store
 from services.dataset.governance import grants
-from services.dataset.governance.audit import Audit, Reading
+from services.dataset.governance.audit import READS, Audit, Reading
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.types import v1 as types
 
-READS = ("Get", "List", "Watch", "Read")
 #: Rpcs that stream what rows hold leave an entry in the audit record.
 AUDITED = "Read"
 #: Rpcs that need no right on the dataset: what they tell, they tell to auditors.
 UNGUARDED = frozenset({"CreateDataset", "ListAuditEntries"})
 #: Rpcs that need to read only, whatever their name says: what they make changes no row and no right.
-ONLY_READ = frozenset({"CreateErasure", "CreateGrant", "DeleteGrant"})
+ONLY_READ = frozenset({"CreateErasure", "CreateGrant", "DeleteGrant", "DeleteDataset"})
+#: Whoever loses a right loses a stream that runs so soon.
+AGAIN_S = 1.0
+_LATEST = "/versions/latest"
 _DATASET = re.compile(r"(projects/[a-z0-9-]+)/datasets/([a-z0-9-]+)(/.*)?")
+
+
+class HiddenError(NotFound):
+    """There is such a dataset, and this caller may not know: they are told the same as where there is none."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Guard:
     database: Database
     audit: Audit
     find: Callable[[str], Principal | None] = lambda name: None
+    again_s: float = AGAIN_S
 
     async def check(self, method: str, message: Any, known: set[str]) -> None:
         """Raises NotFound when a dataset named in the message is not for this caller to know, Denied when not to
@@ -79,13 +88,40 @@ class Guard:
                 closed = each.access == dataset.DATASET_ACCESS_GRANTED
                 rights = await grants.rights_on(session, each.name) if closed else {}
                 if not grants.may(principal, each, rights, dataset.RIGHT_READ):
-                    raise _missing(name)
+                    raise _missing(name, HiddenError)
                 if not grants.may(principal, each, rights, wanted):
                     raise Denied(
                         f"`{principal.name}` may read `{each.name}` and not change it; its owner or an administrator "
                         "can grant it write",
                         reason=errors.ERROR_REASON_ROLE_REQUIRED,
                     )
+                if wanted == dataset.RIGHT_WRITE:
+                    domain.check_there(each)
+
+    @asynccontextmanager
+    async def recording(self, message: Message) -> AsyncIterator[None]:
+        """Puts down when what the block does with a message is refused."""
+        try:
+            yield
+        except (Denied, HiddenError):
+            await self.refuse(message)
+            raise
+
+    async def refuse(self, message: Message) -> None:
+        """Puts down that a caller was refused what a message asks, where that is about a dataset that there is."""
+        of, resource = _subject(message)
+        async with self.database.read() as session:
+            there = bool(of) and bool(await store.DATASETS.find(session, name=of))
+        if there:
+            await self.audit.refuse(current_call(), of, resource)
+
+    async def exact(self, resource: str) -> str:
+        """The version that `latest` is now: the record is read when another is."""
+        if resource.endswith(_LATEST):
+            with suppress(NotFound):
+                async with self.database.read() as session:
+                    return (await store.get_version(session, resource)).name
+        return resource
 
 
 class Guarded:
@@ -113,30 +149,32 @@ class Guarded:
             known: set[str] = set()
             if client_streaming:
                 return await behavior(self._each(name, request, known), context)
-            await self._guard.check(name, request, known)
-            return await behavior(request, context)
+            async with self._guard.recording(request):
+                await self._guard.check(name, request, known)
+                return await behavior(request, context)
 
         return respond
 
     async def _each(self, name: str, requests: AsyncIterator[Any], known: set[str]) -> AsyncIterator[Any]:
         async for request in requests:
-            await self._guard.check(name, request, known)
+            async with self._guard.recording(request):
+                await self._guard.check(name, request, known)
             yield request
 
     def _streaming(self, name: str, behavior: Any) -> Any:
         async def respond(request: Any, context: Any) -> AsyncIterator[Any]:
-            audit, call = self._guard.audit, current_call()
-            of, resource = _subject(request) if name.startswith(AUDITED) else ("", "")
-            try:
+            async with self._guard.recording(request):
                 await self._guard.check(name, request, set())
-            except Fault:
-                if of:
-                    await audit.end(await audit.begin(call, of, resource), dataset.AUDIT_OUTCOME_REFUSED)
-                raise
+            of, resource = _subject(request) if name.startswith(AUDITED) else ("", "")
             responses: AsyncGenerator[Any] = behavior(request, context)
-            told = self._recorded(call, of, resource, responses) if of else responses
+            told = self._recorded(current_call(), of, await self._guard.exact(resource), responses) if of else responses
             async with aclosing(told):
+                judged = time.monotonic()
                 async for response in told:
+                    if time.monotonic() - judged >= self._guard.again_s:
+                        async with self._guard.recording(request):
+                            await self._guard.check(name, request, set())
+                        judged = time.monotonic()
                     yield response
 
         return respond
@@ -145,11 +183,12 @@ class Guarded:
         self, call: Call, of: str, resource: str, responses: AsyncGenerator[Any]
     ) -> AsyncGenerator[Any]:
         audit = self._guard.audit
-        reading = await audit.begin(call, of, resource)
+        reading = audit.begin(call, of, resource)
         outcome = dataset.AUDIT_OUTCOME_BROKEN
         try:
             async with aclosing(responses):
                 async for response in responses:
+                    await asyncio.shield(reading.written)
                     yield response
                     _count(reading, response)
             outcome = dataset.AUDIT_OUTCOME_COMPLETE
@@ -211,6 +250,6 @@ def _texts(message: Message) -> Iterator[str]:
                 yield part
 
 
-def _missing(name: str) -> NotFound:
+def _missing(name: str, kind: type[NotFound] = NotFound) -> NotFound:
     """What is not for a caller to know does not exist for them."""
-    return NotFound(f"Dataset `{name}` does not exist", resource=("Dataset", name))
+    return kind(f"Dataset `{name}` does not exist", resource=("Dataset", name))

@@ -36,6 +36,8 @@ class UseRow(SQLModel, table=True):
     seen: int
     dataset_digest: str = ""
     time: datetime = Field(sa_type=UtcTime)
+    #: The blob with prompts out of its rows, by which its engine is held to its recipe; empty where there is none.
+    parity: str = ""
 
 
 class JobRow(SQLModel, table=True):
@@ -51,8 +53,8 @@ async def note_model(unit: Unit, model_version: str, base: str, time: datetime) 
     await unit.session.merge(ModelRow(model_version=model_version, base=base, time=time))
 
 
-async def note_use(unit: Unit, use: dataset.ModelUse, time: datetime) -> None:
-    """Puts down that a model version saw a dataset version."""
+async def note_use(unit: Unit, use: dataset.ModelUse, time: datetime, parity: str = "") -> None:
+    """Puts down that a model version saw a dataset version, and the blob with prompts that it left of that."""
     row = UseRow(
         model_version=use.model_version,
         dataset_version=use.dataset_version,
@@ -61,8 +63,18 @@ async def note_use(unit: Unit, use: dataset.ModelUse, time: datetime) -> None:
         seen=use.seen,
         dataset_digest=use.dataset_digest,
         time=time,
+        parity=parity,
     )
     await unit.session.merge(row)
+
+
+async def prompts_of(session: AsyncSession, versions: Collection[str]) -> set[str]:
+    """The blobs with prompts out of rows of dataset versions."""
+    ordered, found = sorted(versions), set[str]()
+    for start in range(0, len(ordered), AT_A_TIME):
+        mine = col(UseRow.dataset_version).in_(ordered[start : start + AT_A_TIME])
+        found.update((await session.exec(select(UseRow.parity).where(mine, col(UseRow.parity) != ""))).all())
+    return found
 
 
 async def begin_job(unit: Unit, job: str, dataset_version: str) -> None:

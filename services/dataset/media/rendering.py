@@ -1,6 +1,6 @@
 """Images shown as PNG by a process of its own, which is kept for the next; the service itself decodes nothing.
 
-A process serves one project, so that an image which takes it over sees those of no other.
+A process serves one dataset, so that an image which takes it over sees those of no other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from kit.rpc.errors import Exhausted, Internal, Invalid
 from kit.telemetry import get_log
-from services.dataset.checks import Checker, wire
+from services.dataset.checks import Checker, Spare, wire
 
 log = get_log(__name__)
 MAX_MEMORY_BYTES = 1 << 30
@@ -21,21 +21,25 @@ IDLE_S = 60.0
 class Renderer:
     """At most one process, one image at a time."""
 
-    def __init__(self, max_s: float = MAX_S) -> None:
+    def __init__(self, spare: Spare, max_s: float = MAX_S) -> None:
+        self._spare = spare
         self._max_s = max_s
         self._turn = asyncio.Lock()
         self._checker: Checker | None = None
-        self._project = ""
+        self._dataset = ""
         self._watching: asyncio.Task[None] | None = None
         self._idling: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def png(self, project: str, data: AsyncIterator[bytes], frame: int) -> bytes:
-        """The image as PNG. Raises Invalid for what is no image, Exhausted when it takes too much, and as `data`."""
+    async def png(self, of: str, data: AsyncIterator[bytes], frame: int) -> bytes:
+        """The image of a dataset as PNG.
+
+        Raises Invalid for what is no image, Exhausted when it takes too much, and as `data`.
+        """
         async with self._turn:
             content = b"".join([piece async for piece in data])  # one at a time is in memory
-            checker = await self._ready(project)
             try:
+                checker = await self._ready(of)
                 async with asyncio.timeout(self._max_s):
                     job = wire.encode(wire.Job(len(content), frame))
                     await checker.send(wire.COUNT.pack(len(job)), job, content)
@@ -67,13 +71,13 @@ class Renderer:
         if checker is not None:
             await checker.end()
 
-    async def _ready(self, project: str) -> Checker:
+    async def _ready(self, of: str) -> Checker:
         if self._idling is not None:
             self._idling.cancel()
-        if self._checker is not None and (self._project != project or self._checker.process.poll() is not None):
+        if self._checker is not None and (self._dataset != of or self._checker.process.poll() is not None):
             await self.close()
         if self._checker is None:
-            self._checker, self._project = Checker(), project
+            self._checker, self._dataset = self._spare.take(), of
             task = wire.encode(wire.Show())
             self._watching = asyncio.create_task(self._watch(self._checker))
             await self._checker.send(wire.COUNT.pack(len(task)), task)

@@ -8,7 +8,7 @@ from functools import partial
 
 from kit.blobs import BlobStore
 from kit.rpc.errors import Corrupt, NotFound
-from kit.rpc.names import project_of
+from kit.rpc.names import parent_of, project_of
 from kit.store import Database, Unit
 from services.dataset import checks
 from services.dataset.checks import wire
@@ -31,7 +31,9 @@ class BesideShelf:
         self._database = database
         self._blobs = blobs
         self._upload = upload
+        self._parent = parent_of(upload)
         self._project = project_of(upload)
+        self._space = assets.space_of(self._project)
 
     async def page(self, after: str) -> list[wire.Named]:
         async with self._database.read() as session:
@@ -41,15 +43,17 @@ class BesideShelf:
     async def size(self, digest: str) -> int:
         async with self._database.read() as session:
             row = await assets.brings(session, self._upload, digest)
-        blob = await self._blobs.stat(self._project, digest) if row else None
-        if blob is None:
+            there = await assets.known(session, self._parent, [digest]) if row else {}
+        blob = await self._blobs.stat(self._space, digest) if there else None
+        if there and blob is None:
             await self._database.transact(partial(assets.lost, project=self._project, digest=digest))
-            raise NotFound(f"the asset `{digest}` is gone; upload it again", resource=("Asset", digest))
+        if blob is None:
+            raise NotFound(f"the asset `{digest}` is gone, or never came; upload it", resource=("Asset", digest))
         return blob.size
 
     async def fetch(self, digest: str) -> AsyncIterator[bytes]:
         try:
-            async for piece in self._blobs.open(self._project, digest):
+            async for piece in self._blobs.open(self._space, digest):
                 yield piece
         except (Corrupt, NotFound):
             await self._database.transact(partial(assets.lost, project=self._project, digest=digest))
@@ -68,7 +72,8 @@ class Keeping:
         self._database = database
         self._blobs = blobs
         self._upload = upload
-        self._project = project_of(upload)
+        self._parent = parent_of(upload)
+        self._space = assets.space_of(project_of(upload))
         self._deleted = deleted
         self._waiting: dict[str, checks.Asset] = {}
         self._bytes = 0
@@ -126,19 +131,24 @@ class Keeping:
         for fault in await asyncio.gather(*writing, return_exceptions=True):
             if isinstance(fault, BaseException):  # a full disk, say, which the supervisor waits for
                 raise fault
-        rows = [_row(self._project, each) for each in waiting.values()]
-        await self._database.transact(partial(assets.listed, project=self._project, found=rows))
+        rows = [_row(self._parent, each) for each in waiting.values()]
+        await self._database.transact(partial(assets.listed, parent=self._parent, found=rows))
 
     async def _put(self, digest: str, content: memoryview, limit: asyncio.Semaphore) -> None:
         async with limit:
-            await self._blobs.put(self._project, _pieces(content), digest=digest)
+            await self._blobs.put(self._space, _pieces(content), digest=digest)
 
 
-def _row(project: str, asset: checks.Asset) -> AssetRow:
-    head = asset.head
-    size = len(asset.content)
+def _row(parent: str, asset: checks.Asset) -> AssetRow:
+    head, size, project = asset.head, len(asset.content), project_of(parent)
     return AssetRow(
-        project=project, digest=head.digest, size_bytes=size, type=head.type, width=head.width, height=head.height
+        parent=parent,
+        digest=head.digest,
+        project=project,
+        size_bytes=size,
+        type=head.type,
+        width=head.width,
+        height=head.height,
     )
 
 

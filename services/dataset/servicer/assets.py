@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.blobs import BlobStore
+from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid, StateConflict
-from kit.rpc.names import project_of
+from kit.rpc.names import parent_of, project_of
 from kit.store import Database, Unit
-from services.dataset import domain, store
+from services.dataset import store
+from services.dataset.governance import grants
 from services.dataset.media import assets
 from services.dataset.media.rendering import Renderer
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.judging import StoredParts
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -33,10 +36,18 @@ class AssetServicer(dataset.AssetServiceServicer):
 
     async def NameAssets(self, request: dataset.NameAssetsRequest, context: Context) -> dataset.NameAssetsResponse:
         said = [assets.Said(each.path, each.digest, each.size_bytes) for each in request.assets]
+        parent, project, principal = (
+            uploads.dataset_of(request.name),
+            project_of(request.name),
+            current_call().principal,
+        )
 
         async def work(unit: Unit) -> list[str]:
-            domain.check_takes_assets(await store.UPLOADS.get(unit.session, request.name))
-            return await assets.bring(unit, request.name, said)
+            uploads.check_takes_assets(await store.UPLOADS.get(unit.session, request.name))
+            missing = await assets.bring(unit, request.name, said)
+            hidden = await grants.hidden(unit.session, principal, project)
+            shared = await assets.share(unit, parent, missing, hidden)
+            return [digest for digest in missing if digest not in shared]
 
         return dataset.NameAssetsResponse(missing_digests=await self.database.transact(work))
 
@@ -48,8 +59,7 @@ class AssetServicer(dataset.AssetServiceServicer):
             while (begun := await incoming.next_asset()) is not None:
                 name, digest = begun
                 async with self.database.read() as session:
-                    if not count:
-                        domain.check_takes_assets(await store.UPLOADS.get(session, name))
+                    uploads.check_takes_assets(await store.UPLOADS.get(session, name))
                     said = await assets.brings(session, name, digest)
                 if said is None:
                     raise Invalid(
@@ -67,15 +77,15 @@ class AssetServicer(dataset.AssetServiceServicer):
     async def ReadAssets(
         self, request: dataset.ReadAssetsRequest, context: Context
     ) -> AsyncIterator[dataset.ReadAssetsResponse]:
-        project = project_of(request.name)
+        space = assets.space_of(project_of(request.name))
         async with self.database.read() as session:
             await store.get_version(session, request.name)
             rows = await assets.of_version(session, request.name, request.digests)
         for digest in request.digests:
             about: dataset.Asset | None = _asset(rows[digest])
-            pieces = self.blobs.open(project, digest)
+            pieces = self.blobs.open(space, digest)
             if request.rendering == dataset.RENDERING_PNG:
-                pieces = _cut(await self.renderer.png(project, pieces, request.frame))
+                pieces = _cut(await self.renderer.png(parent_of(request.name), pieces, request.frame))
             async for piece in pieces:
                 yield dataset.ReadAssetsResponse(asset=about, data=piece)
                 about = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlmodel import col
+
 from kit.rpc.call import current_call
 from kit.store import Database, Unit
 from services.dataset import commands, store
+from services.dataset.erasure import deleting
 from services.dataset.governance import grants
+from services.dataset.store import DatasetRow
 from sluice.dataset import v1 as dataset
 
 Context = Any
@@ -42,7 +46,10 @@ class DatasetServicer(dataset.DatasetServiceServicer):
                 page_size=request.page_size,
                 page_token=request.page_token,
                 filter=request.filter,
-                where=grants.visible(current_call().principal, request.parent),
+                where=[
+                    *grants.visible(current_call().principal, request.parent),
+                    col(DatasetRow.state) != store.DELETED,
+                ],
             )
         return dataset.ListDatasetsResponse(datasets=found, next_page_token=token)
 
@@ -52,5 +59,13 @@ class DatasetServicer(dataset.DatasetServiceServicer):
         async def work(unit: Unit) -> dataset.UpdateDatasetResponse:
             changed = await commands.update_dataset(unit, request.dataset, request.update_mask)
             return dataset.UpdateDatasetResponse(dataset=changed)
+
+        return await self.database.answer(request, work)
+
+    async def DeleteDataset(
+        self, request: dataset.DeleteDatasetRequest, context: Context
+    ) -> dataset.DeleteDatasetResponse:
+        async def work(unit: Unit) -> dataset.DeleteDatasetResponse:
+            return await deleting.delete(unit, request, current_call().principal.name)
 
         return await self.database.answer(request, work)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from kit.rpc.call import current_call
+from kit.rpc.names import project_of
 from kit.store import Database, Unit, watch
-from services.dataset import store
+from services.dataset import domain, store
 from services.dataset.erasure import commands as erasure_commands
 from services.dataset.erasure import domain as erasures
 from services.dataset.erasure.erasing import PredicateStore
@@ -31,11 +34,13 @@ class ErasureServicer(dataset.ErasureServiceServicer):
         async with self.database.read() as session:
             parent = await store.DATASETS.get(session, request.parent)
             mappings = [each.columns for each in await store.UPLOADS.find(session, parent=parent.name)]
-        if not request.dry_run:
-            grants.check_share(parent)
+        (grants.check_count if request.dry_run else grants.check_share)(parent)
+        domain.check_there(parent)
+        erasures.check_reason(request.reason, request.values)
         column = erasures.column_of(request.column, mappings)
         name = erasures.new_name(parent.name)
-        predicate = await self.predicates.put(name, column, request.column, request.values)
+        called = {request.column, *erasures.names_of(column, mappings)}
+        predicate = await self.predicates.put(name, column, called, request.values)
 
         async def work(unit: Unit) -> dataset.CreateErasureResponse:
             creator = current_call().principal.name
@@ -53,7 +58,7 @@ class ErasureServicer(dataset.ErasureServiceServicer):
         async with self.database.read() as session:
             found, token = await erasures.page(session, request.parent, request.page_size, request.page_token)
             for each in found:
-                each.model_uses.extend(await lineage.touched(session, each))
+                await _complete(session, each)
         return dataset.ListErasuresResponse(erasures=found, next_page_token=token)
 
     async def WatchErasure(
@@ -67,5 +72,13 @@ class ErasureServicer(dataset.ErasureServiceServicer):
     async def _get(self, name: str) -> dataset.Erasure:
         async with self.database.read() as session:
             erasure = await erasures.ERASURES.get(session, name)
-            erasure.model_uses.extend(await lineage.touched(session, erasure))
+            await _complete(session, erasure)
             return erasure
+
+
+async def _complete(session: AsyncSession, erasure: dataset.Erasure) -> None:
+    """Adds the models that saw the rows, and leaves out datasets that the caller may not know of."""
+    erasure.model_uses.extend(await lineage.touched(session, erasure))
+    if erasure.also_in:
+        hidden = await grants.hidden(session, current_call().principal, project_of(erasure.name))
+        erasure.also_in[:] = [name for name in erasure.also_in if name not in hidden]

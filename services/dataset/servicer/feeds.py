@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from weakref import WeakValueDictionary
 
 from kit.blobs import BlobStore
 from kit.rpc.call import current_call
@@ -14,9 +13,12 @@ from services.dataset import store
 from services.dataset.feeds import commands as feeds_commands
 from services.dataset.feeds import domain as feeds
 from services.dataset.feeds.store import FEEDS
+from services.dataset.feeds.taking import Taking
 from sluice.dataset import v1 as dataset
 
 Context = Any
+#: Rows that are looked at where they come: another thread would cost more.
+FEW_BYTES = 64 << 10
 
 
 class FeedServicer(dataset.FeedServiceServicer):
@@ -24,9 +26,7 @@ class FeedServicer(dataset.FeedServiceServicer):
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self.database = database
-        self.blobs = blobs
-        #: Who appends to a feed waits here for those before it, which is cheaper than to meet them in the database.
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.taking = Taking(database, blobs)
 
     async def CreateFeed(self, request: dataset.CreateFeedRequest, context: Context) -> dataset.CreateFeedResponse:
         await self._check_demands(request.parent, request.feed)
@@ -61,14 +61,16 @@ class FeedServicer(dataset.FeedServiceServicer):
         return await self.database.answer(request, work)
 
     async def AppendRows(self, request: dataset.AppendRowsRequest, context: Context) -> dataset.AppendRowsResponse:
-        lines = await asyncio.to_thread(feeds.lines_of, request.rows)
+        few = len(request.rows) <= FEW_BYTES
+        lines = feeds.lines_of(request.rows) if few else await asyncio.to_thread(feeds.lines_of, request.rows)
+        return await self.taking.append(request, lines)
 
-        async def work(unit: Unit) -> dataset.AppendRowsResponse:
-            feed = await feeds_commands.append_rows(unit, self.blobs, request.name, lines)
-            return dataset.AppendRowsResponse(row_count=len(lines), feed=feed)
+    async def DeleteFeed(self, request: dataset.DeleteFeedRequest, context: Context) -> dataset.DeleteFeedResponse:
+        async def work(unit: Unit) -> dataset.DeleteFeedResponse:
+            await feeds_commands.delete_feed(unit, request.name, request.etag, request.force)
+            return dataset.DeleteFeedResponse()
 
-        async with self._turns.setdefault(request.name, asyncio.Lock()):
-            return await self.database.answer(request, work)
+        return await self.database.answer(request, work)
 
     async def FlushFeed(self, request: dataset.FlushFeedRequest, context: Context) -> dataset.FlushFeedResponse:
         async def work(unit: Unit) -> dataset.FlushFeedResponse:
@@ -80,4 +82,4 @@ class FeedServicer(dataset.FeedServiceServicer):
         """Before a unit is opened: while one is open nobody else writes, and an expression may take a while."""
         async with self.database.read() as session:
             of = await store.DATASETS.get(session, parent)
-        await asyncio.to_thread(feeds.check_demands, feed, of.task_type)
+        await asyncio.to_thread(feeds.check_demands, feed, of)

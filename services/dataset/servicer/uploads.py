@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from kit.blobs import BlobStore
 from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid
 from kit.store import Database, Unit, failpoint, watch
-from services.dataset import checks, commands, domain, parts, store
+from services.dataset import checks, commands, damage, parts, store
 from services.dataset.uploads import demands
-from services.dataset.uploads.chunks import joined, size_of
+from services.dataset.uploads import domain as uploads
+from services.dataset.uploads.chunks import Chunk, Gathering, joined, unnamed
 from services.dataset.uploads.staged import Recent
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
@@ -20,11 +22,25 @@ from sluice.dataset import v1 as dataset
 Context = Any
 
 
+async def _sound(version: str) -> bool:
+    """Where nobody looks for damage."""
+    return False
+
+
 class UploadServicer(dataset.UploadServiceServicer):
     """Chunked, resumable uploads. Bytes become encrypted blobs before they are acknowledged."""
 
-    def __init__(self, database: Database, blobs: BlobStore, spare: checks.Spare, recent: Recent) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        spare: checks.Spare,
+        recent: Recent,
+        is_damaged: Callable[[str], Awaitable[bool]] = _sound,
+    ) -> None:
+        """``is_damaged`` says of a version whether something that its rows are stored in is known to be damaged."""
         self.database = database
+        self.is_damaged = is_damaged
         self.blobs = blobs
         self.spare = spare
         self.recent = recent
@@ -41,41 +57,44 @@ class UploadServicer(dataset.UploadServiceServicer):
             creator = current_call().principal.name
             return dataset.CreateUploadResponse(upload=await commands.create_upload(unit, request, creator))
 
-        return await self.database.answer(request, work)
+        answer = await self.database.answer(request, work)
+        if request.request_id:
+            await self._check_sound(answer.upload.name)
+        return answer
+
+    async def _check_sound(self, name: str) -> None:
+        """Raises Corrupt for an upload of before whose version is damaged: else the file would not be sent again."""
+        async with self.database.read() as session:
+            of_before = await store.UPLOADS.find(session, name=name, state=dataset.UPLOAD_STATE_COMMITTED)
+        for upload in of_before:
+            if await self.is_damaged(upload.dataset_version):
+                raise damage.of_version(upload.dataset_version)
 
     async def WriteUpload(
         self, request_iterator: AsyncIterator[dataset.WriteUploadRequest], context: Context
     ) -> dataset.WriteUploadResponse:
-        name, chunks, place = "", list[dataset.WriteUploadRequest](), -1
+        gathering = Gathering(request_iterator)
         self.spare.prepare()
-        async with _OneAhead() as storing:
-            async for chunk in request_iterator:
-                name = name or chunk.name
-                if not name or chunk.name not in ("", name):
-                    raise _unnamed()
-                if chunks and chunk.offset != place:
-                    raise domain.wrong_offset(chunk.offset, place)
-                chunks.append(chunk)
-                place = chunk.offset + size_of(chunk)
-                if place - chunks[0].offset >= domain.PIECE_BYTES or len(chunks) >= domain.PIECE_CHUNKS:
-                    await storing.then(self._store(name, chunks))
-                    chunks = []
-            if chunks:
-                await storing.then(self._store(name, chunks))
-        if not name:
-            raise _unnamed()
-        return dataset.WriteUploadResponse(upload=await self._get(name))
+        async with _OneAhead() as storing, aclosing(gathering.pieces()) as pieces:
+            try:
+                async for chunks in pieces:
+                    await storing.then(self._store(gathering.name, chunks))
+            except asyncio.CancelledError:  # the sender is gone, and need not send again what has come
+                if chunks := gathering.rest():
+                    await storing.then(self._store(gathering.name, chunks))
+                raise
+        return dataset.WriteUploadResponse(upload=await self._get(gathering.name))
 
     async def WriteTokenizer(
         self, request_iterator: AsyncIterator[dataset.WriteTokenizerRequest], context: Context
     ) -> dataset.WriteTokenizerResponse:
         first = await anext(aiter(request_iterator), None)
         if first is None or not first.name:
-            raise _unnamed()
+            raise unnamed()
         upload = await self._get(first.name)
         demands.check_tokenizer_wanted(upload, upload.demands.tokenizer)
         content = _bounded(first, request_iterator)
-        blob = await self.blobs.put(domain.staging(upload.name), content, digest=upload.demands.tokenizer)
+        blob = await self.blobs.put(uploads.staging(upload.name), content, digest=upload.demands.tokenizer)
         kept = await self.database.transact(lambda unit: commands.keep_tokenizer(unit, upload.name, blob))
         return dataset.WriteTokenizerResponse(upload=kept)
 
@@ -110,12 +129,12 @@ class UploadServicer(dataset.UploadServiceServicer):
             async for rows in self.blobs.open(part.project, part.digest):
                 yield dataset.ReadQuarantineResponse(rows=rows)
 
-    async def _store(self, name: str, chunks: Sequence[dataset.WriteUploadRequest]) -> None:
+    async def _store(self, name: str, chunks: Sequence[Chunk]) -> None:
         upload, offset = await self._get(name), chunks[0].offset
-        domain.check_open(upload, offset)
+        uploads.check_open(upload, offset)
         data = await asyncio.to_thread(joined, chunks)
-        domain.grow(upload, len(data))
-        blob = await self.blobs.put(domain.staging(name), _once(data))
+        uploads.grow(upload, len(data))
+        blob = await self.blobs.put(uploads.staging(name), _once(data))
         self.recent.keep(blob.digest, data)
         failpoint("dataset_piece_stored")
         await self.database.transact(lambda unit: commands.append_piece(unit, name, offset, blob))
@@ -164,13 +183,6 @@ async def _bounded(
         if size > demands.TOKENIZER_BYTES or piece.name not in ("", first.name):
             raise Invalid(f"a tokenizer.json has at most {demands.TOKENIZER_BYTES >> 20} MiB, and comes for one upload")
         yield piece.data
-
-
-def _unnamed() -> Invalid:
-    return Invalid(
-        "the first chunk names the upload and the others name the same or none",
-        violations=[("name", "is missing, or not that of the first chunk")],
-    )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

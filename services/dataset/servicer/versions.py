@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kit.blobs import BlobStore
-from kit.rpc.errors import NotFound
+from kit.rpc.encoded import encoded
+from kit.rpc.errors import Corrupt, NotFound
 from kit.rpc.names import project_of
 from kit.store import Database
-from services.dataset import parts, reading, store
+from services.dataset import damage, parts, reading, store
 from services.dataset.erasure import domain as erasures
 from services.dataset.media import assets
 from sluice.dataset import v1 as dataset
@@ -47,11 +48,11 @@ class DatasetVersionServicer(dataset.DatasetVersionServiceServicer):
 
     async def ReadRecordBatches(
         self, request: dataset.ReadRecordBatchesRequest, context: Context
-    ) -> AsyncIterator[dataset.ReadRecordBatchesResponse]:
+    ) -> AsyncIterator[Any]:
         found, fetch, named = await self._stored(request.name, request.digest)
         wanted = reading.Wanted(request.split, request.start_row, request.max_rows, list(request.columns), named)
         async for ipc in reading.arrow_stream(found, fetch, wanted):
-            yield dataset.ReadRecordBatchesResponse(ipc=ipc)
+            yield encoded(dataset.ReadRecordBatchesResponse, "ipc", ipc)
 
     async def _stored(self, name: str, digest: str) -> tuple[list[parts.PartRow], reading.Fetch, list[str]]:
         """The parts of a version, how their bytes are had, and the columns in which its rows name assets.
@@ -67,9 +68,11 @@ class DatasetVersionServicer(dataset.DatasetVersionServiceServicer):
         async def fetch(part: str) -> bytes:
             try:
                 return b"".join([piece async for piece in self.blobs.open(project_of(name), part)])
-            except NotFound:
+            except (Corrupt, NotFound) as error:
                 async with self.database.read() as session:
-                    erasures.check_same(version, await store.get_version(session, name))
-                raise
+                    erasures.check_same(version, await store.get_version(session, version.name))
+                what = dataset.DAMAGE_SET_ASIDE if isinstance(error, Corrupt) else dataset.DAMAGE_MISSING
+                await damage.record(self.database, project_of(name), part, what)
+                raise damage.of_version(version.name) from error
 
         return found, fetch, named

@@ -13,9 +13,7 @@ log = get_log(__name__)
 _UNTOLD = (checks.CheckFailed, Corrupt, Exhausted, NotFound, StateConflict)
 
 
-async def shares_ids(
-    database: Database, analyst: Analyst, spare: checks.Spare, between: UncomparedError, upload: str
-) -> bool:
+async def shares_ids(database: Database, analyst: Analyst, between: UncomparedError, upload: str) -> bool:
     """Whether rows of an upload have ids of rows that came since the version they were compared with, for all we know.
 
     Where that cannot be told they are taken to share some, so that the whole check, which can, is done again.
@@ -25,19 +23,19 @@ async def shares_ids(
         compared = await parts.of(session, between.compared) if between.compared else []
     try:
         newest = await analyst.rows_of(between.newest)
-        return bool(await analyst.count_shared_ids(spare.take(), newest, compared, added))
+        return bool(await analyst.count_shared_ids(newest, compared, added))
     except _UNTOLD as error:
         log.warning("ids_not_compared", version=between.newest, upload=upload, reason=type(error).__name__)
         return True
 
 
-async def count_new(database: Database, analyst: Analyst, spare: checks.Spare, version: str, upload: str) -> int | None:
+async def count_new(database: Database, analyst: Analyst, version: str, upload: str) -> int | None:
     """How many rows of an upload a version has not; None where that cannot be told any more."""
     async with database.read() as session:
         added = await parts.of(session, upload)
     try:
         before = await analyst.rows_of(version)
-        return await analyst.count_new(spare.take(), before, added)
+        return await analyst.count_new(before, added)
     except _UNTOLD as error:
         log.warning("new_rows_uncounted", version=version, upload=upload, reason=type(error).__name__)
         return None

@@ -15,16 +15,16 @@ from kit.rpc.errors import Corrupt, NotFound
 from kit.rpc.names import project_of
 from kit.store import Database, Unit, failpoint
 from kit.telemetry import current_trace_id, get_log
-from services.dataset import checks, commands, domain, parts, store
+from services.dataset import checks, commands, parts, store
 from services.dataset.erasure import domain as erasures
 from services.dataset.media import assets
 from services.dataset.media.shelves import BesideShelf, Keeping
 from services.dataset.uploads import demands
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.staged import Staged, Stored
 from sluice.dataset import v1 as dataset
 from sluice.rows import ROWS_OF_TASK
 from sluice.rows.deidentify import Policy
-from sluice.rows.recall import Forgotten
 
 #: A command that ends an upload, of a unit and its name; one that asks for it is also given how many rows are `new`.
 End = Callable[..., Awaitable[None]]
@@ -58,20 +58,21 @@ class StoredParts:
         return BesideShelf(self._database, self._blobs, upload)
 
     async def keep_asset(self, upload: str, digest: str, pieces: AsyncIterator[bytes]) -> assets.AssetRow:
-        """Stores an asset that an upload has named; it is one of the project's when it is listed.
+        """Stores an asset that an upload has named; it is one of the dataset's when it is listed.
 
         Raises Invalid (CHECKSUM_MISMATCH), and what `pieces` do.
         """
         project = project_of(upload)
         await self.settled()
-        blob = await self._blobs.put(project, pieces, digest=digest)
-        return assets.AssetRow(project=project, digest=digest, size_bytes=blob.size)
+        blob = await self._blobs.put(assets.space_of(project), pieces, digest=digest)
+        parent = uploads.dataset_of(upload)
+        return assets.AssetRow(parent=parent, digest=digest, project=project, size_bytes=blob.size)
 
     async def list_assets(self, stored: list[assets.AssetRow]) -> None:
-        """Puts stored assets down as those of their project, and empties the list."""
+        """Puts stored assets down as those of their dataset, and empties the list."""
         if stored:
             rows = [row.model_copy() for row in stored]
-            await self._database.transact(partial(assets.listed, project=rows[0].project, found=rows))
+            await self._database.transact(partial(assets.listed, parent=rows[0].parent, found=rows))
             stored.clear()
 
     async def keep(self, owner: str, place: int, part: checks.Part) -> None:
@@ -142,7 +143,7 @@ class StoredParts:
 
 async def _spare(unit: Unit, blob: parts.DoomedRow) -> bool:
     """Whether somebody names a doomed blob after all."""
-    return await parts.is_named(unit.session, blob) or await assets.spare(unit, blob)
+    return await (assets.spare(unit, blob) if assets.is_space(blob.project) else parts.is_named(unit.session, blob))
 
 
 async def judged(
@@ -155,9 +156,9 @@ async def judged(
     digest = asyncio.create_task(source.digest())
     try:
         async with database.read() as session:
-            parent = await store.DATASETS.get(session, domain.dataset_of(upload.name))
+            parent = await store.DATASETS.get(session, uploads.dataset_of(upload.name))
             beside = await assets.brings(session, upload.name) is not None
-            forgotten = Forgotten(*await erasures.forgotten(session, parent.name))
+            forgotten = await erasures.forgotten(session, parent.name)
             compared = f"{parent.name}/versions/{parent.latest_version}" if _appends(upload, parent) else ""
             before = await parts.of(session, compared) if compared else []
         task = _task(upload, parent, await source.tokenizer_bytes(), beside)
@@ -170,22 +171,23 @@ async def judged(
         outcome = await _work_off(database, stored, upload.name, events)
         found = await digest
         if upload.digest and found != upload.digest:
-            return partial(commands.end_upload, judge=domain.fail_checksum)
+            return partial(commands.end_upload, judge=uploads.fail_checksum)
     except checks.CheckKilled:
         raise
     except checks.CheckFailed as failure:
         if failure.ours:
             return broken(upload.name, failure.why, failure.place)
-        return partial(commands.end_upload, judge=partial(domain.fail_check, why=failure.why))
+        return partial(commands.end_upload, judge=partial(uploads.fail_check, why=failure.why))
     except (Corrupt, NotFound):  # a piece is damaged, or was and is set aside: waiting brings nothing back
-        return partial(commands.end_upload, judge=domain.fail_damaged)
+        return partial(commands.end_upload, judge=uploads.fail_damaged)
     finally:
         digest.cancel()
         await asyncio.gather(digest, checker.end(), return_exceptions=True)  # it may not have been given its task
     if not outcome.accepted:
-        return partial(commands.end_upload, judge=partial(domain.refuse, outcome=outcome))
+        return partial(commands.end_upload, judge=partial(uploads.refuse, outcome=outcome))
     failpoint("dataset_before_version")
-    return partial(commands.commit_version, outcome=outcome, digest=found, compared=compared)
+    done = demands.at_least(upload.demands, parent).deidentify
+    return partial(commands.commit_version, outcome=outcome, digest=found, compared=compared, deidentified=done)
 
 
 def _appends(upload: dataset.Upload, parent: dataset.Dataset) -> bool:
@@ -204,6 +206,7 @@ def _task(upload: dataset.Upload, parent: dataset.Dataset, tokenizer_bytes: int,
         ROWS_OF_TASK[parent.task_type],
         upload.size_bytes,
         columns=dict(upload.columns),
+        loose=bool(upload.feed or upload.columns_from),
         fix=upload.fix,
         quarantine=upload.on_error == dataset.ON_ERROR_QUARANTINE,
         demands=demands.of(demands.at_least(upload.demands, parent)),
@@ -240,7 +243,7 @@ async def _work_off(
 def broken(upload: str, cause: str, place: object) -> End:
     """The command for a fault of ours; it is told by its place, since its own words may hold content."""
     log.error("upload_check_broke", upload=upload, cause=cause, place=str(place))
-    return partial(commands.end_upload, judge=partial(domain.fail_broken, trace_id=current_trace_id()))
+    return partial(commands.end_upload, judge=partial(uploads.fail_broken, trace_id=current_trace_id()))
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

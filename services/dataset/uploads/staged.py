@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from kit.blobs import BlobStore
 from kit.rpc.errors import NotFound
 from kit.rpc.names import id_of
 from kit.store import Database
-from services.dataset import domain, store
+from services.dataset import store
 from services.dataset.store import PieceRow
+from services.dataset.uploads import domain as uploads
 from sluice.dataset import v1 as dataset
 
 #: Seconds that bytes are waited for before a check that ran ahead of its upload is given up.
@@ -24,6 +26,7 @@ PATIENCE_S = 30.0
 _LOOK_S = 1.0
 #: What is held of the pieces that came last, of all uploads together.
 RECENT_BYTES = 16 << 20
+SMALL_BYTES = 64 << 10
 
 
 async def holds_pieces(session: AsyncSession, space: str) -> bool:
@@ -31,6 +34,12 @@ async def holds_pieces(session: AsyncSession, space: str) -> bool:
     own = col(PieceRow.upload).endswith(f"/uploads/{id_of(space)}") & (col(PieceRow.space) == "")
     found = await session.exec(select(PieceRow.upload).where(or_(own, col(PieceRow.space) == space)).limit(1))
     return found.first() is not None
+
+
+async def lends_space(session: AsyncSession, upload: str) -> bool:
+    """Whether pieces of another upload lie in the space of this one: a feed had to take them back."""
+    theirs = col(PieceRow.upload) != upload, col(PieceRow.space) == uploads.staging(upload)
+    return (await session.exec(select(PieceRow.upload).where(*theirs).limit(1))).first() is not None
 
 
 class StalledError(Exception):
@@ -96,7 +105,7 @@ class Staged:
             found = await store.tokenizer(session, self._upload)
         if found is None:
             raise StalledError
-        self.follow(Stored(domain.space_of(found), found.digest, found.size))
+        self.follow(Stored(uploads.space_of(found), found.digest, found.size))
         return found.size
 
     def follow(self, *blobs: Stored) -> None:
@@ -112,10 +121,12 @@ class Staged:
         if start >= self._size:
             return await self._read_following(start - self._size, length)
         await self._until(end)
-        for piece in self._pieces:
-            first, last = max(start, piece.start), min(end, piece.start + piece.size)
-            if first < last:
-                found += [data async for data in self._open(piece, first - piece.start, last - first)]
+        place = bisect_right(self._pieces, start, key=_start_of) - 1  # a feed may have thousands
+        while start < end:
+            piece, place = self._pieces[place], place + 1
+            last = min(end, piece.start + piece.size)
+            found += [data async for data in self._open(piece, start - piece.start, last - start)]
+            start = last
         return found[0] if len(found) == 1 else b"".join(found)
 
     async def _read_following(self, start: int, length: int) -> bytes:
@@ -134,21 +145,28 @@ class Staged:
         raise NotFound("bytes were asked for that follow nothing")
 
     async def _open(self, piece: PieceRow, start: int, length: int) -> AsyncIterator[bytes]:
-        if data := self._recent.get(piece.digest):
+        data = self._recent.get(piece.digest)
+        if data is None and piece.size < SMALL_BYTES:  # it is read twice: to be checked, and for the digest of all
+            data = b"".join([each async for each in self._blobs.open(uploads.space_of(piece), piece.digest)])
+            self._recent.keep(piece.digest, data)
+        if data is not None:
             yield data[start : start + length]
             return
-        async for data in self._blobs.open(domain.space_of(piece), piece.digest, start, length):
+        async for data in self._blobs.open(uploads.space_of(piece), piece.digest, start, length):
             yield data
 
     async def digest(self) -> str:
         """`sha256:<hex>` of the whole."""
-        digest, place = hashlib.sha256(), 0
-        while place < self._size:
-            await self._until(place + 1)
-            piece = next(each for each in self._pieces if each.start == place)
+        digest, at, place = hashlib.sha256(), 0, 0
+        while at < self._size:
+            await self._until(at + 1)
+            piece, place = self._pieces[place], place + 1
             async for data in self._open(piece, 0, piece.size):
-                await asyncio.to_thread(digest.update, data)
-            place += piece.size
+                if len(data) < SMALL_BYTES:  # another thread would cost more
+                    digest.update(data)
+                else:
+                    await asyncio.to_thread(digest.update, data)
+            at += piece.size
         return f"sha256:{digest.hexdigest()}"
 
     async def complete(self) -> None:
@@ -183,3 +201,7 @@ class Staged:
 
     def _known(self) -> int:
         return self._pieces[-1].start + self._pieces[-1].size if self._pieces else 0
+
+
+def _start_of(piece: PieceRow) -> int:
+    return piece.start

@@ -9,10 +9,11 @@ from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kit.rpc.ports import free_port
 from kit.telemetry import span
 from services.gateway.engines.adapter_files import check_adapter
 from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady
-from services.gateway.engines.process import EngineProcess, Progress, free_port, write_private
+from services.gateway.engines.process import EngineProcess, Progress, write_private
 from services.gateway.engines.protocol import DEFAULT_SIZING, Engine, Launch, Sizing, Task
 from services.gateway.engines.served import Running, Wanted, plain_digest, served_name
 

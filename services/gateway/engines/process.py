@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -209,13 +208,6 @@ class EngineProcess:
 def _launch(state: dict[str, Any]) -> Launch:
     launch = Launch(**{**state, "sizing": Sizing(**state["sizing"])})
     return replace(launch, model_dir=Path(launch.model_dir), cache_dir=Path(launch.cache_dir))
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago; an engine that finds it taken ends early and says so."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_private(path: Path, text: str) -> None:

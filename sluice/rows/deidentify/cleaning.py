@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 MOST_DAYS = 3650
 _PATIENT_GROUP = 0x0010
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
+#: What no text has (PS3.5 6.1.3), but for the ends of lines and the escapes of character sets.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+_TEXTS = frozenset({"AE", "CS", "DS", "IS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+#: A pseudonym has no digits: some would look like the number of a telephone or a card.
+_LETTERS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
 _DUMMIES: dict[str, Any] = {
     "DA": "19000101",
     "TM": "000000",
@@ -44,7 +49,7 @@ class Cleaning:
     def __init__(self, key: bytes, dataset: Dataset, dates: Dates) -> None:
         self._key = key
         self._dates = dates
-        self.patient = self._hash("patient", _whose(dataset)).hex()[:16].upper()
+        self.patient = pseudonym(key, dataset)
         self._days = timedelta(days=1 + int.from_bytes(self._hash("days", self.patient)[:8], "big") % MOST_DAYS)
 
     def clean(self, dataset: Dataset) -> None:
@@ -69,6 +74,8 @@ class Cleaning:
                     self.clean(item)
             elif wanted is not Action.KEEP:
                 self._replace(dataset, tag, representation, self._uids(dataset[tag].value))
+            elif _holds_anything(dataset, tag, representation, known):
+                del dataset[tag]
 
     def _replace(self, dataset: Dataset, tag: int, representation: str, value: Any) -> None:
         from pydicom import DataElement
@@ -119,7 +126,25 @@ class Cleaning:
         return f"{moved:%Y%m%d}".rjust(8, "0") + text.strip()[found.end() :]
 
     def _hash(self, use: str, value: str) -> bytes:
-        return hmac.digest(self._key, f"{use}\0{value}".encode(), "sha256")
+        return _hash(self._key, use, value)
+
+
+def pseudonym(key: bytes, dataset: Dataset) -> str:
+    """What the patient is called in every file that is cleaned with the key: 16 letters."""
+    return _hash(key, "patient", _whose(dataset)).hex()[:16].translate(_LETTERS)
+
+
+def _hash(key: bytes, use: str, value: str) -> bytes:
+    return hmac.digest(key, f"{use}\0{value}".encode(), "sha256")
+
+
+def _holds_anything(dataset: Dataset, tag: int, representation: str, known: str) -> bool:
+    """Whether an attribute to keep holds bytes in the place of numbers or of text, such as a sequence with a name."""
+    if representation.startswith("O"):
+        return "O" not in known
+    element = dataset[tag]
+    values = element.value if element.VM > 1 else [element.value]
+    return representation in _TEXTS and any(_CONTROLS.search(str(each)) for each in values)
 
 
 def _whose(dataset: Dataset) -> str:

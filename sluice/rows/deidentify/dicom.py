@@ -81,7 +81,7 @@ def burned_in(dataset: Dataset) -> str:
     Suspected are overlays inside the pixel data, and, unless the file says NO itself, secondary captures, screens and
     ultrasound, on whose frames devices write the patient's name.
     """
-    said = dataset.get("BurnedInAnnotation")
+    said = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
     if said == "YES":
         return "declared"
     overlays = [group for group in range(0x6000, 0x6020, 2) if (group, 0x0102) in dataset]
@@ -137,6 +137,11 @@ def _written(dataset: Dataset, identity: Identity) -> bytes:
         raise UnreadableDicom(
             "the DICOM file repeats the patient's name or number inside its compressed picture; export it uncompressed"
         )
+    if not syntax.is_encapsulated and dataset.get("PixelData"):
+        from pydicom.pixels.utils import get_expected_length
+
+        size = get_expected_length(dataset)
+        dataset.PixelData = dataset.PixelData[: size + size % 2]  # what stands behind the last frame is no picture
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import BinaryIO
 
 from sluice.rows.formats import delimited, excel, json, tables
@@ -29,6 +30,8 @@ SEEKABLE: dict[str, Callable[[BinaryIO], Iterator[Cut]]] = {
 
 #: Of a format that is read here and there, inside an archive that is read forward.
 MAX_HELD_BYTES = 256 << 20
+#: What a Parquet file begins with.
+_PARQUET = b"PAR1"
 
 
 def read_frames(file: BinaryIO, file_name: str, *, fix: bool = False) -> Iterator[Cut]:
@@ -60,13 +63,20 @@ def _read(file: BinaryIO, form: str, compression: str, fix: bool, size: int | No
         if form in SEEKABLE:
             yield from SEEKABLE[form](file)
         else:
-            text = Recoding(unpacked(file, compression, size=size), fix=fix)
+            pieces = unpacked(file, compression, size=size)
+            first = next(pieces, b"")
+            if first[:4] == _PARQUET:
+                yield wrong_file("other-format", f"text as .{form}", "a Parquet file", "name it .parquet")
+                return
+            text = Recoding(chain([first] if first else [], pieces), fix=fix)
             yield from STREAMED[form](iter(text))
             if text.of:
                 yield lambda: replace(refusal()(), fixed=("wrong-encoding",))
     except ForeignTextError as error:
         found = f"text in {error.encoding}" + (", with damaged characters" if error.damaged else "")
-        repair = "save the file as UTF-8" if error.damaged else "save the file as UTF-8, or let `fix` turn it into that"
+        repair = (
+            "save the file as UTF-8" if error.damaged else "save the file as UTF-8, or turn it into that with --fix"
+        )
         yield wrong_file("wrong-encoding", "text in UTF-8", found, repair)
     except DamagedError:
         expected = f"a whole .{compression or form} file"

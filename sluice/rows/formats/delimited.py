@@ -1,5 +1,6 @@
 """Comma- and tab-separated values (RFC 4180) with a line of names, as frames; every cell is text."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def _frames(chunks: Iterator[bytes], delimiter: str) -> Iterator[Cut]:
     rows = _Rows()
     try:
         reader = pyarrow.csv.open_csv(
-            io.BufferedReader(Stream(chain([first], chunks)), FRAME_BYTES),
+            io.BufferedReader(Stream(_utf_8(chain([first], chunks))), FRAME_BYTES),
             pyarrow.csv.ReadOptions(use_threads=False, block_size=FRAME_BYTES),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=rows.skip),
             pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
@@ -42,14 +43,23 @@ def _frames(chunks: Iterator[bytes], delimiter: str) -> Iterator[Cut]:
         for batch in reader:
             yield partial(_numbered, batch, rows.numbers(len(batch)))
             yield refusal(*rows.taken())
-    except pa.ArrowInvalid as error:
-        if "UTF8" in str(error):
-            yield wrong_file("wrong-encoding", "UTF-8", "other bytes", SAVE_AS_UTF_8)
-        elif names:
+    except UnicodeDecodeError:
+        yield wrong_file("wrong-encoding", "UTF-8", "other bytes", SAVE_AS_UTF_8)
+    except pa.ArrowInvalid:
+        if names:
             yield _unclosed()
     yield refusal(*rows.taken())
     if rows.unclosed:
         yield _unclosed()
+
+
+def _utf_8(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, or UnicodeDecodeError: of rows to skip, Arrow prints a traceback where they are not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for chunk in chunks:
+        decoder.decode(chunk)
+        yield chunk
+    decoder.decode(b"", final=True)
 
 
 def _numbered(batch: pa.RecordBatch, numbers: Numbers) -> Frame:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from sluice.rows.violations import MAX_DEPTH, MAX_ROW_BYTES, SAVE_AS_UTF_8, Refu
 
 MAX_ARRAY_BYTES = 512 << 20
 
+Places = np.ndarray[Any, np.dtype[np.int64]]
 _LINE_END, _BRACE = b"\n{"
 _LIST, _END_OF_LIST, _END_OF_OBJECT = b"[]}"
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -41,9 +43,9 @@ def line_frames(chunks: Iterator[bytes]) -> Iterator[Cut]:
             whole, rest = rest + chunk[:end], chunk[end:]
             if skipping:  # the end of a row that was too long: what is left of it is a blank line
                 whole, skipping = whole[whole.index(b"\n") :], False
-            count = whole.count(b"\n")
-            yield partial(_frame, whole, number, count)
-            number += count
+            ends = _line_ends(whole)
+            yield partial(_frame, whole, number, ends)
+            number += len(ends)
         if len(rest) > MAX_ROW_BYTES:
             yield refusal((too_large().at(number), b""))
             rest, skipping = b"", True
@@ -76,16 +78,22 @@ def _array_frames(chunks: Iterator[bytes]) -> Iterator[Cut]:
 
 
 def _lines(content: bytes, first: int) -> Cut:
-    return partial(_frame, content, first, content.count(b"\n"))
+    return partial(_frame, content, first, _line_ends(content))
 
 
-def _frame(content: bytes, first: int, count: int) -> Frame:
-    """`count` whole lines as a frame: with columns where they are all alike, else line by line."""
-    if count == len(content) or not content.strip():
+def _line_ends(content: bytes) -> Places:
+    """Where each line ends, shape (lines,)."""
+    return np.flatnonzero(np.frombuffer(content, np.uint8) == _LINE_END)
+
+
+def _frame(content: bytes, first: int, ends: Places) -> Frame:
+    """Whole lines as a frame: with columns where they are all alike, else line by line."""
+    count = len(ends)
+    if count == len(content) or content.isspace():
         return Frame(np.empty(0, np.int64), None, lambda _: b"")
-    deep = _too_deep(content)
-    if not deep and not _may_be_too_large(content):
-        table = _table(content)
+    deep = _too_deep(content, ends)
+    if not deep and int(np.diff(ends, prepend=-1).max()) <= MAX_ROW_BYTES:
+        table = _table(content, ends)
         if table is not None and len(table) == count:
             return Frame(np.arange(first, first + count), table, _Lines(content).row)
     refused, numbers, lines = [], [], []
@@ -98,19 +106,15 @@ def _frame(content: bytes, first: int, count: int) -> Frame:
             numbers.append(number)
             lines.append(line)
     content = b"\n".join([*lines, b""])
-    table = _table(content) if len(lines) < count else None  # else it has been tried
+    table = _table(content, _line_ends(content)) if len(lines) < count else None  # else it has been tried
     fits = table is not None and len(table) == len(lines)
     return Frame(np.array(numbers, np.int64), table if fits else None, lines.__getitem__, refused)
 
 
-def _table(content: bytes) -> pa.Table | None:
+def _table(content: bytes, ends: Places) -> pa.Table | None:
     """Lines as columns; None when they are not alike enough, or one is not JSON."""
-    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == _LINE_END)
-    if (
-        content[:1] != b"{"
-        or content[-1:] != b"\n"
-        or (np.frombuffer(content, np.uint8)[ends[:-1] + 1] != _BRACE).any()
-    ):
+    begun = np.frombuffer(content, np.uint8)[ends[:-1] + 1]
+    if content[:1] != b"{" or content[-1:] != b"\n" or (begun != _BRACE).any():
         return None  # Arrow 26 dies of a line that is `null`
     try:
         _check_utf8(content)  # the parser takes any bytes
@@ -126,17 +130,9 @@ def _check_utf8(content: bytes) -> None:
     pa.StringArray.from_buffers(1, ends, pa.py_buffer(content)).validate(full=True)
 
 
-def _may_be_too_large(content: bytes) -> bool:
-    """Whether there is a stretch without a line break that is half as long as a line may be."""
-    step = MAX_ROW_BYTES // 2
-    return any(content.find(b"\n", at, at + step) < 0 for at in range(0, len(content) - step, step))
-
-
-def _too_deep(content: bytes) -> set[int]:
+def _too_deep(content: bytes, ends: Places) -> set[int]:
     """The lines, from 0, whose lists and objects stand too deep in one another; only lines of many are looked at."""
-    whole = np.frombuffer(content, np.uint8)
-    begun = np.flatnonzero((whole == _LIST) | (whole == _BRACE))
-    ends = np.flatnonzero(whole == _LINE_END)
+    begun = np.flatnonzero((np.frombuffer(content, np.uint8) | (_LIST ^ _BRACE)) == _BRACE)  # one bit tells them apart
     many = np.flatnonzero(np.diff(np.searchsorted(begun, ends), prepend=0) > MAX_DEPTH)
     starts = np.concatenate([[0], ends + 1])
     return {int(line) for line in many if _depth(content[starts[line] : ends[line]]) > MAX_DEPTH}

@@ -43,6 +43,20 @@ _CODES = {
 class UnreadableDicom(Invalid):
     """The bytes are no DICOM file, or hold no image that can be had; it says why, and never what is in the file."""
 
+    @property
+    def fault(self) -> str:
+        """What is wrong, without the advice."""
+        return self.message.partition("; ")[0]
+
+    @property
+    def repair(self) -> str:
+        """What may be done about it."""
+        return self.message.partition("; ")[2] or "export it again, best uncompressed"
+
+
+class CutDicom(UnreadableDicom):
+    """The file ends before its picture does."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -100,9 +114,9 @@ def check(source: bytes | Path, most_pixels: int) -> tuple[int, int]:
     return columns, rows
 
 
-def describe(source: bytes | Path) -> dict[str, str | int]:
+def describe(source: bytes | Path | Dataset) -> dict[str, str | int]:
     """What the header says that identifies nobody; the attributes of `Image`. Raises UnreadableDicom."""
-    dataset = parse(source)
+    dataset = parse(source) if isinstance(source, bytes | Path) else source
     with translated("read"):
         return _described(dataset)
 
@@ -211,6 +225,7 @@ def _decoded(dataset: Dataset, frame: int) -> Pixels:
     codecs = dicom_codecs.register()
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
+        _check_whole(dataset)
         return pixel_array(dataset, index=frame)
     if syntax in codecs:
         count = int(dataset.get("NumberOfFrames") or 1)
@@ -222,6 +237,16 @@ def _decoded(dataset: Dataset, frame: int) -> Pixels:
             f"frame {frame} of the DICOM file is compressed as {syntax.name} and cannot be decompressed here; it is "
             "damaged or of a kind that is not supported: export it uncompressed"
         ) from None
+
+
+def _check_whole(dataset: Dataset) -> None:
+    """Refuses what holds less than it declares, which pydicom calls a ValueError as it does much else."""
+    from pydicom.pixels.utils import get_expected_length
+
+    if "PixelData" not in dataset or dataset.get("BitsAllocated") not in (1, 8, 16, 32):
+        return
+    if len(dataset.PixelData or b"") < get_expected_length(dataset):
+        raise CutDicom("the DICOM file breaks off in its pixel data; export or copy it again")
 
 
 def _check_stream(stream: bytes, dataset: Dataset) -> None:

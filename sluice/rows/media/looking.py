@@ -131,8 +131,11 @@ def _dicom(data: bytes) -> Media:
     try:
         with _large:
             size = dicom.check(data, MAX_DICOM_PIXELS)
+    except dicom.CutDicom:
+        found, repair = "one that breaks off in its pixel data", "export or copy it again"
+        raise UndecodableError("undecodable-image", "a DICOM file with an image", found, repair) from None
     except dicom.UnreadableDicom as error:
-        raise UndecodableError("undecodable-image", "a DICOM file with an image", "another", error.message) from None
+        raise UndecodableError("undecodable-image", "a DICOM file with an image", error.fault, error.repair) from None
     return Media(DICOM, *size)
 
 

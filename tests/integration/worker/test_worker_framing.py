@@ -44,13 +44,13 @@ async def test_requests_framed_two_ways_never_reach_an_engine(gateway: Gateway, 
 
 async def test_nobody_holds_a_connection_without_a_request(tmp_path: Path) -> None:
     worker = Worker(ServedLog(tmp_path / "served.jsonl"))
-    async with serving(worker, "127.0.0.1", head_s=0.2) as port:
+    async with serving(worker, "127.0.0.1", head_s=0.5) as port:
         ends = []
         whole = b"GET /nope HTTP/1.1\r\nhost: x\r\n\r\n"
         for sent in (b"", whole[:20], whole + whole[:20]):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(sent)
-            ends.append(asyncio.wait_for(reader.read(), 5))
+            ends.append(asyncio.wait_for(reader.read(), 20))
         answers = await asyncio.gather(*ends)
     assert [answer[:12] for answer in answers] == [b"", b"", b"HTTP/1.1 404"]
 

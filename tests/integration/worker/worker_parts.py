@@ -197,7 +197,7 @@ KEYS = KeyTable(
     },
 )
 TOKENS = {"head.payload.sign": Principal(EVALUATOR, {})}
-QUICK = Timeouts(connect_s=0.5, first_byte_s=0.3, idle_s=0.3, total_s=0.4, request_body_s=0.3)
+QUICK = Timeouts(connect_s=1.0, first_byte_s=0.6, idle_s=0.6, total_s=0.8, request_body_s=0.6)
 
 
 @contextlib.asynccontextmanager

@@ -1,16 +1,24 @@
-"""A migrated private database of the dataset service."""
+"""A migrated private database of the dataset service, and the processes that check for all tests here."""
 
-from pathlib import Path
+import asyncio
 
 import pytest
 
-from kit.store import Database, migrate
 from services import dataset
+from services.dataset import checks
+from tests.migrated import migrated
 
 
 @pytest.fixture
 async def database():
-    opened = await Database.open("sqlite://", service="dataset")
-    await migrate(opened, Path(dataset.__file__).parent / "migrations" / "versions")
+    opened = await migrated(dataset)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def spare():
+    """Real checking processes; what they are forked from is loaded once."""
+    made = checks.Spare()
+    yield made
+    asyncio.run(made.close())

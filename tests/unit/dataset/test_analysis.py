@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import random
+import signal
 
 import pyarrow as pa
 import pytest
@@ -24,12 +26,12 @@ from sluice.types import v1 as types
 class World:
     """Versions whose parts were stored without an upload, and how many bytes of blobs were read."""
 
-    def __init__(self, database, folder):
+    def __init__(self, database, folder, spare):
         self.database = database
         self.blobs = open_store(f"file://{folder / 'blobs'}", FileKek.create(folder / "kek", home=folder / "home"))
         self.stored = StoredParts(database, self)
         self.read = []
-        self.analyst = Analyst(database, self, self.stored)
+        self.analyst = Analyst(database, self, self.stored, spare)
 
     def open(self, project, digest, start=0, length=None):
         self.read.append((digest, length))
@@ -57,8 +59,8 @@ class World:
 
 
 @pytest.fixture
-def world(database, tmp_path):
-    return World(database, tmp_path)
+def world(database, tmp_path, spare):
+    return World(database, tmp_path, spare)
 
 
 async def all_of(events):
@@ -139,10 +141,8 @@ async def test_images_are_as_large_as_is_known_of_them(world):
 
     async def know(unit):
         for number, width in enumerate((640, 800, 0)):  # nothing is known of the third
-            row = assets.AssetRow(
-                project="projects/p", digest=f"sha256:{number}", size_bytes=1, width=width, height=480
-            )
-            unit.session.add(row)
+            about = {"parent": "projects/p/datasets/d", "project": "projects/p", "size_bytes": 1, "height": 480}
+            unit.session.add(assets.AssetRow(digest=f"sha256:{number}", width=width, **about))
         await assets.name(unit, "projects/p", found[0].digest, {"images": [f"sha256:{number}" for number in range(3)]})
 
     await world.database.transact(know)
@@ -164,12 +164,40 @@ async def test_one_at_a_time_and_who_waited_gets_what_the_other_found(world):
     assert other[0] == types.Progress(total=500, phase="waiting") and len(other) == 2
 
 
-async def test_a_look_that_takes_too_much_is_refused(world):
+async def test_a_look_that_takes_too_much_is_refused(world, spare):
     version = await world.version(1, numbered(0, 5))
-    analyst = Analyst(world.database, world, world.stored, max_memory_bytes=20 << 20)
+    analyst = Analyst(world.database, world, world.stored, spare, max_memory_bytes=20 << 20)
     with pytest.raises(Exhausted, match="more than 20 MiB of memory; make versions of fewer rows") as refused:
         await all_of(analyst.duplicates(version))
     assert refused.value.reason_name == "LIMIT_EXCEEDED"
+
+
+@pytest.mark.parametrize("killed", [["nursery"], ["process", "process"]])
+async def test_a_look_that_the_system_ends_is_tried_once_more(world, spare, killed):
+    version, open_blob = await world.version(1, numbered(0, 5)), world.open
+    taken, left = [], list(killed)
+
+    class Spare:
+        def take(self):
+            taken.append(spare.take())
+            return taken[-1]
+
+    def opened(*args):
+        if left:
+            process = taken[-1].process
+            os.kill(spare.prepare().pid if left.pop() == "nursery" else process.pid, signal.SIGKILL)
+            process.wait()
+        return open_blob(*args)
+
+    world.open = opened
+    events = all_of(Analyst(world.database, world, world.stored, Spare()).duplicates(version))
+    if len(killed) == 1:
+        assert json.loads((await events)[-1])["rows"] == 5
+    else:
+        with pytest.raises(Exhausted, match="ran out of memory, twice") as refused:
+            await events
+        assert refused.value.reason_name == "OUT_OF_MEMORY"
+    assert len(taken) == 2
 
 
 async def test_nothing_goes_on_when_nobody_waits_any_more(world):
@@ -185,13 +213,14 @@ async def test_nothing_goes_on_when_nobody_waits_any_more(world):
 async def test_new_rows_are_those_whose_content_is_nowhere_before(world):
     before = await world.version(1, numbered(0, 100), numbered(100, 200))
     added = await world.version(2, numbered(100, 200), [*numbered(190, 210), *numbered(205, 210)])
-    assert await world.analyst.count_new(checks.Checker(), before, added.parts) == 15
+    assert await world.analyst.count_new(before, added.parts) == 15
 
 
 async def test_no_process_is_begun_for_a_version_that_is_gone(world):
     spare, gone, upload = checks.Spare(), "projects/p/datasets/d/versions/9", "projects/p/datasets/d/uploads/u"
-    assert await count_new(world.database, world.analyst, spare, gone, upload) is None
-    assert await shares_ids(world.database, world.analyst, spare, UncomparedError(gone, ""), upload)
+    analyst = Analyst(world.database, world, world.stored, spare)
+    assert await count_new(world.database, analyst, gone, upload) is None
+    assert await shares_ids(world.database, analyst, UncomparedError(gone, ""), upload)
     assert spare.nursery is None
 
 

@@ -1,12 +1,13 @@
 """Chunks on their way in: what they hold, and what is refused before anything is unpacked."""
 
+import asyncio
 import zlib
 
 import pytest
 import zstandard
 
 from kit.rpc.errors import Invalid
-from services.dataset.uploads.chunks import MAX_CHUNK_BYTES, joined, size_of
+from services.dataset.uploads.chunks import MAX_CHUNK_BYTES, PIECE_BYTES, Chunk, Gathering, joined, size_of
 from sluice.dataset import v1 as dataset
 
 TEXT = b"what is my balance? " * 1000
@@ -14,11 +15,12 @@ TEXT = b"what is my balance? " * 1000
 
 def packed(data, raw, **given):
     crc32 = given.pop("crc32", zlib.crc32(raw))
-    return dataset.WriteUploadRequest(data=data, crc32=crc32, compression=dataset.CHUNK_COMPRESSION_ZSTD, **given)
+    packing = dataset.CHUNK_COMPRESSION_ZSTD
+    return Chunk.of(dataset.WriteUploadRequest(data=data, crc32=crc32, compression=packing, **given))
 
 
 def test_compressed_and_plain_chunks_are_one_run_of_bytes():
-    plain = dataset.WriteUploadRequest(data=TEXT, crc32=zlib.crc32(TEXT))
+    plain = Chunk.of(dataset.WriteUploadRequest(data=TEXT, crc32=zlib.crc32(TEXT)))
     small = packed(zstandard.compress(TEXT), TEXT, offset=len(TEXT))
     assert len(small.data) < len(TEXT) / 10
     assert size_of(small) == size_of(plain) == len(TEXT)
@@ -46,7 +48,7 @@ def test_a_frame_that_does_not_say_what_it_holds_is_refused_unopened(data):
         packed(zstandard.compress(TEXT)[:-9], TEXT),
         packed(zstandard.compress(TEXT) + b"more", TEXT),
         packed(zstandard.compress(TEXT), TEXT, crc32=1),
-        dataset.WriteUploadRequest(data=TEXT, crc32=1),
+        Chunk.of(dataset.WriteUploadRequest(data=TEXT, crc32=1)),
     ],
     ids=["cut", "more after it", "other bytes", "other plain bytes"],
 )
@@ -54,3 +56,51 @@ def test_damaged_chunks_are_refused(chunk):
     assert size_of(chunk) == len(TEXT)
     with pytest.raises(Invalid, match="does not have its checksum; send it again"):
         joined([chunk])
+
+
+def chunk(offset, size=1 << 20):
+    return dataset.WriteUploadRequest(name="u", offset=offset, data=bytes(size))
+
+
+async def test_a_fast_sender_fills_pieces():
+    async def sender():
+        for number in range(19):
+            yield chunk(number << 20)
+
+    sizes = [len(joined_of) << 20 async for joined_of in Gathering(sender()).pieces()]
+    assert sizes == [PIECE_BYTES, PIECE_BYTES, 3 << 20]
+
+
+async def test_a_chunk_of_a_slow_sender_waits_for_no_other():
+    """So one chunk at most is sent again, whoever dies."""
+    taken = asyncio.Event()
+
+    async def sender():
+        for number in range(2):
+            yield chunk(number << 20)
+            await taken.wait()
+            taken.clear()
+
+    async for chunks in Gathering(sender()).pieces():
+        assert len(chunks) == 1
+        taken.set()
+
+
+async def test_what_a_sender_brought_that_is_cut_off_is_not_lost():
+    brought = asyncio.Event()
+
+    async def sender():
+        yield chunk(0)
+        brought.set()
+        await asyncio.Event().wait()
+
+    async def gathered():
+        async for _ in gathering.pieces():
+            raise AssertionError("no piece was full")
+
+    gathering = Gathering(sender())
+    task = asyncio.create_task(gathered())
+    await brought.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [each.offset for each in gathering.rest()] == [0]

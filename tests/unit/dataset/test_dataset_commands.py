@@ -1,6 +1,7 @@
 """The commands of the dataset service on a private database, and what they emit."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -9,7 +10,9 @@ from sqlmodel import col, select
 from kit.blobs import Blob
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflict
 from kit.store import OutboxRow, check
-from services.dataset import app, checks, commands, domain, parts, store
+from services.dataset import app, checks, commands, parts, store
+from services.dataset.feeds import commands as feeds_commands
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.news import New, UncomparedError, UncountedError
 from sluice.dataset import v1 as dataset
 
@@ -72,10 +75,31 @@ async def test_an_update_takes_three_fields_under_the_present_etag(database):
     assert (changed.description, changed.task_type) == ("rows", "sft")
     with pytest.raises(Stale):
         await database.transact(lambda unit: commands.update_dataset(unit, wanted, FieldMask()))
-    with pytest.raises(Invalid, match="task_type"):
-        mask = FieldMask(paths=["task_type"])
+    with pytest.raises(Invalid, match="display_name"):
+        mask = FieldMask(paths=["display_name"])
         await database.transact(lambda unit: commands.update_dataset(unit, wanted, mask))
     assert await emitted(database) == ["dataset.created", "dataset.updated"]
+
+
+async def test_the_task_type_changes_only_while_nothing_was_made_by_it(database):
+    async def retyped(task_type):
+        wanted = dataset.Dataset(name=f"{PROJECT}/datasets/d", task_type=task_type)
+        mask = FieldMask(paths=["task_type"])
+        return (await database.transact(lambda unit: commands.update_dataset(unit, wanted, mask))).task_type
+
+    await database.transact(create())
+    begun = await opened(database)
+    assert await retyped("pretrain") == "pretrain"
+    async with database.read() as session:
+        assert (await store.UPLOADS.get(session, begun.name)).state == dataset.UPLOAD_STATE_EXPIRED
+    with pytest.raises(Invalid, match="is not known"):
+        await retyped("nonsense")
+    upload = await complete(database)
+    with pytest.raises(StateConflict, match="being checked"):
+        await retyped("sft")
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
+    with pytest.raises(StateConflict, match="has versions"):
+        await retyped("sft")
 
 
 async def test_an_update_is_held_to_the_rules_of_the_contract(database):
@@ -106,7 +130,7 @@ async def test_commit_is_idempotent_until_the_upload_is_refused(database):
     upload = await complete(database)
     again = await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
     assert again.etag == upload.etag and again.state == dataset.UPLOAD_STATE_VALIDATING
-    await database.transact(lambda unit: commands.end_upload(unit, upload.name, domain.fail_checksum))
+    await database.transact(lambda unit: commands.end_upload(unit, upload.name, uploads.fail_checksum))
     with pytest.raises(StateConflict, match="FAILED"):
         await database.transact(lambda unit: commands.commit_upload(unit, upload.name))
 
@@ -124,7 +148,19 @@ async def test_an_upload_makes_one_version_however_often_it_is_settled(database)
         assert (await store.DATASETS.get(session, f"{PROJECT}/datasets/d")).latest_version == 1
         assert await store.leftovers(session) == [upload.name]
     assert [version.name for version in versions] == [settled.dataset_version] == [f"{PROJECT}/datasets/d/versions/1"]
-    assert await emitted(database) == ["dataset.created", "dataset_version.committed"]
+    assert await emitted(database) == ["dataset.created", "upload.created", "dataset_version.committed"]
+
+
+async def test_rows_that_were_checked_by_a_policy_of_before_make_no_version(database):
+    await database.transact(create())
+    upload = await complete(database)
+    wanted = dataset.Dataset(name=f"{PROJECT}/datasets/d", deidentify=dataset.DEIDENTIFY_MASK)
+    mask = FieldMask(paths=["deidentify"])
+    await database.transact(lambda unit: commands.update_dataset(unit, wanted, mask))
+    with pytest.raises(StateConflict, match="checked again"):
+        await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
+    masked = partial(commands.commit_version, deidentified=dataset.DEIDENTIFY_MASK)
+    await database.transact(lambda unit: masked(unit, upload.name, FINE))
 
 
 async def committed(database, upload, newest):
@@ -231,3 +267,30 @@ async def test_an_expired_upload_is_over(database):
     await database.transact(lambda unit: commands.expire_upload(unit, upload.name))
     with pytest.raises(StateConflict, match="EXPIRED"):
         await database.transact(lambda unit: commands.append_piece(unit, upload.name, 5, Blob("b", 5)))
+
+
+async def test_what_is_appended_takes_over_the_columns_of_the_newest_version_unless_it_names_some(database):
+    await database.transact(create())
+    named = {"findings": "prompt", "impression": "completion", "patient_id": "group"}
+    request = partial(dataset.CreateUploadRequest, parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=1)
+
+    async def opened_for(**wanted):
+        return await database.transact(lambda unit: commands.create_upload(unit, request(**wanted), "me"))
+
+    upload = await complete(database, append=False)
+    upload.columns.update(named)
+    await database.transact(lambda unit: store.UPLOADS.update(unit, upload))
+    await database.transact(lambda unit: commands.commit_version(unit, upload.name, FINE))
+    taken = await opened_for(append=True)
+    assert (dict(taken.columns), taken.columns_from) == (named, f"{PROJECT}/datasets/d/versions/1")
+    for wanted in ({"append": True, "columns": {"pid": "group"}}, {"append": False}):
+        other = await opened_for(**wanted)
+        assert (dict(other.columns), other.columns_from) == (wanted.get("columns", {}), "")
+    with pytest.raises(Invalid, match="`grp`"):
+        await opened_for(columns={"pid": "grp"})
+    for wanted, columns in (({}, named), ({"columns": {"pid": "group"}}, {"pid": "group"})):
+        feed = dataset.Feed(display_name=f"f {len(columns)}", **wanted)
+        made = await database.transact(
+            lambda unit, feed=feed: feeds_commands.create_feed(unit, f"{PROJECT}/datasets/d", feed, "me")
+        )
+        assert dict(made.columns) == columns

@@ -7,6 +7,7 @@ import pytest
 from kit.rpc.errors import Fault, Invalid, StateConflict
 from services.dataset import domain
 from services.dataset.checks import Outcome
+from services.dataset.uploads import domain as uploads
 from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -26,11 +27,11 @@ def upload(**fields):
 def test_an_upload_moves_as_its_table_says_and_refuses_in_one_sentence(old, new):
     moving = upload(state=old)
     if lifecycle.can(lifecycle.UPLOAD, old, new):
-        domain.enter(moving, new)
+        uploads.enter(moving, new)
         assert moving.state == new
     else:
         with pytest.raises(StateConflict, match="open a new one"):
-            domain.enter(moving, new)
+            uploads.enter(moving, new)
         assert moving.state == old
 
 
@@ -49,10 +50,10 @@ def test_an_upload_moves_as_its_table_says_and_refuses_in_one_sentence(old, new)
 def test_where_a_chunk_may_start(state, committed, offset, reason):
     present = upload(state=state, committed_bytes=committed)
     if reason is None:
-        domain.check_open(present, offset)
+        uploads.check_open(present, offset)
         return
     with pytest.raises(StateConflict) as refused:
-        domain.check_open(present, offset)
+        uploads.check_open(present, offset)
     assert refused.value.reason == reason
     if reason == errors.ERROR_REASON_WRONG_OFFSET:
         assert refused.value.metadata == {"committed_bytes": str(committed)}
@@ -62,32 +63,32 @@ def test_where_a_chunk_may_start(state, committed, offset, reason):
 def test_no_more_bytes_than_were_announced(committed, size, fits):
     growing = upload(committed_bytes=committed)
     if fits:
-        domain.grow(growing, size)
+        uploads.grow(growing, size)
         assert growing.committed_bytes == committed + size
     else:
         with pytest.raises(StateConflict) as refused:
-            domain.grow(growing, size)
+            uploads.grow(growing, size)
         assert refused.value.reason == errors.ERROR_REASON_SIZE_MISMATCH and growing.committed_bytes == committed
 
 
 def test_an_upload_is_complete_with_its_last_byte():
-    domain.check_complete(upload(committed_bytes=10))
+    uploads.check_complete(upload(committed_bytes=10))
     with pytest.raises(StateConflict, match="9 of 10 bytes"):
-        domain.check_complete(upload(committed_bytes=9))
+        uploads.check_complete(upload(committed_bytes=9))
 
 
 @pytest.mark.parametrize("file_name", ["a.docx", "a.jsonl.bz2", "a", "a.pkl", "jsonl", "a.json.exe"])
 def test_a_format_that_is_not_read_is_refused_before_a_byte_is_sent(file_name):
     request = dataset.CreateUploadRequest(parent=PARENT, file_name=file_name, size_bytes=1)
     with pytest.raises(Invalid, match="known format") as refused:
-        domain.new_upload(request, dataset.Dataset(), "me", NOW)
+        uploads.new_upload(request, dataset.Dataset(), "me", NOW)
     assert refused.value.violations[0][0] == "file_name"
 
 
 def test_an_upload_lives_for_a_week():
     request = dataset.CreateUploadRequest(parent=PARENT, file_name="a.jsonl", size_bytes=1)
-    made = domain.new_upload(request, dataset.Dataset(), "me", NOW)
-    assert made.expire_time.ToDatetime(UTC) - NOW == domain.UPLOAD_LIVES
+    made = uploads.new_upload(request, dataset.Dataset(), "me", NOW)
+    assert made.expire_time.ToDatetime(UTC) - NOW == uploads.UPLOAD_LIVES
 
 
 def test_a_dataset_gets_the_slug_of_its_name_and_text_as_its_modality():
@@ -105,14 +106,14 @@ def test_a_refusal_names_the_first_row_and_keeps_a_hundred():
     found = [Violation(n, "messages", "missing-field", "a list", "none", "add it") for n in range(7, 300)]
     outcome = Outcome(False, 0, found, {"missing-field": len(found)})
     refused = upload(state=dataset.UPLOAD_STATE_VALIDATING)
-    domain.refuse(refused, outcome)
-    assert refused.state == dataset.UPLOAD_STATE_FAILED and len(refused.violations) == domain.VIOLATIONS_KEPT
+    uploads.refuse(refused, outcome)
+    assert refused.state == dataset.UPLOAD_STATE_FAILED and len(refused.violations) == uploads.VIOLATIONS_KEPT
     assert (
         "293 × missing-field" in refused.failure.message and "first row 7, field `messages`" in refused.failure.message
     )
 
 
-@pytest.mark.parametrize("end", [domain.fail_checksum, domain.fail_damaged])
+@pytest.mark.parametrize("end", [uploads.fail_checksum, uploads.fail_damaged])
 def test_other_ends_say_what_to_do(end):
     ended = upload(state=dataset.UPLOAD_STATE_VALIDATING)
     end(ended)

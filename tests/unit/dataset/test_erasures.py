@@ -1,126 +1,40 @@
 """Erasures on a private database and real encrypted files: what is gone, what stays, and what comes back."""
 
-import hashlib
-import json
-import uuid
-import zlib
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from thread_checks import ThreadSpare
+from erasure_world import ADMIN, PARENT, PROJECT, World, rows
+from sqlmodel import select
 
 from kit.auth import Principal
-from kit.blobs import FileKek, open_store
 from kit.rpc.call import Call, acting
-from kit.rpc.errors import Denied, Invalid, StateConflict
-from services.dataset import checks, commands, parts, store
+from kit.rpc.errors import Corrupt, Denied, Invalid, StateConflict
+from kit.store import OutboxRow
+from services.dataset import damage, parts, store
 from services.dataset.erasure import commands as erasure_commands
 from services.dataset.erasure import domain as erasures
 from services.dataset.erasure.erasing import PredicateStore
+from services.dataset.erasure.supervisor import ErasureSupervisor
+from services.dataset.events import HANDLERS
+from services.dataset.feeds import commands as feeds_commands
+from services.dataset.feeds.store import FEEDS
 from services.dataset.governance import audit, lineage
-from services.dataset.servicer import DatasetVersionServicer, ErasureServicer, UploadServicer
-from services.dataset.supervisor import UploadSupervisor
-from services.dataset.uploads.staged import Recent
+from services.dataset.scrubber import Scrubber
+from services.dataset.servicer import DamagedBlobServicer, DatasetServicer
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
+from sluice.events import v1 as events
+from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 
-PROJECT = "projects/p"
-PARENT = f"{PROJECT}/datasets/d"
-ADMIN = Principal("projects/p/apiKeys/admin", frozenset({(PROJECT, int(types.ROLE_ADMIN))}))
 
-
-def rows(*groups, mark=""):
-    """A row for each group, in JSON lines."""
-    return b"".join(
-        json.dumps({"id": f"{mark}{number}", "group": group, "text": f"text {mark} {number} of {group}"}).encode()
-        + b"\n"
-        for number, group in enumerate(groups)
-    )
-
-
-class World:
-    def __init__(self, database, folder, spare):
-        self.database, self.folder = database, folder
-        kek = folder / "kek"
-        opened = FileKek.load(kek, home=folder / "home") if kek.exists() else FileKek.create(kek, home=folder / "home")
-        self.blobs = open_store(f"file://{folder / 'blobs'}", opened)
-        self.spare = spare
-        self.supervisor = UploadSupervisor(database, self.blobs, self.spare, recent := Recent())
-        self.uploads = UploadServicer(database, self.blobs, self.spare, recent)
-        self.versions = DatasetVersionServicer(database, self.blobs)
-        self.erasures = ErasureServicer(database, PredicateStore(database, self.blobs))
-
-    async def dataset(self, name="d"):
-        wanted = dataset.Dataset(display_name=name, task_type="pretrain")
-        await self.database.transact(lambda unit: commands.create_dataset(unit, PROJECT, wanted))
-
-    async def upload(self, content, parent=PARENT, look=True, **wishes):
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        request = dataset.CreateUploadRequest(
-            parent=parent, file_name="a.jsonl", size_bytes=len(content), digest=digest, **wishes
-        )
-        upload = await self.database.transact(lambda unit: commands.create_upload(unit, request, "me"))
-
-        async def chunks() -> AsyncIterator[dataset.WriteUploadRequest]:
-            yield dataset.WriteUploadRequest(name=upload.name, data=content, crc32=zlib.crc32(content))
-
-        await self.uploads.WriteUpload(chunks(), None)
-        await self.database.transact(lambda unit: commands.commit_upload(unit, upload.name))
-        if look:
-            await self.look()
-        async with self.database.read() as session:
-            return await store.UPLOADS.get(session, upload.name)
-
-    async def look(self):
-        await self.supervisor.step()
-        await self.supervisor.settle()
-        await self.supervisor.erasures.settle()
-        await self.supervisor.tidy()
-
-    async def order(self, column="group", *values, parent=PARENT, **wishes):
-        request = dataset.CreateErasureRequest(
-            parent=parent, column=column, values=values, reason="asked to", request_id=str(uuid.uuid4()), **wishes
-        )
-        with acting(Call(ADMIN, "/CreateErasure")):
-            return (await self.erasures.CreateErasure(request, None)).erasure.name
-
-    async def forget(self, *values, column="group", **wishes):
-        name = await self.order(column, *values, **wishes)
-        await self.look()
-        return await self.erasure(name)
-
-    async def erasure(self, name):
-        return (await self.erasures.GetErasure(dataset.GetErasureRequest(name=name), None)).erasure
-
-    async def version(self, number, parent=PARENT):
-        async with self.database.read() as session:
-            return await store.get_version(session, f"{parent}/versions/{number}")
-
-    async def read(self, number, parent=PARENT, **wanted):
-        request = dataset.ReadDatasetVersionRequest(name=f"{parent}/versions/{number}", **wanted)
-        answers = [answer.rows async for answer in self.versions.ReadDatasetVersion(request, None)]
-        return [json.loads(line) for line in b"".join(answers).splitlines()]
-
-    async def groups(self, number, parent=PARENT):
-        return [row["group"] for row in await self.read(number, parent)]
-
-    async def stored(self):
-        async with self.database.read() as session:
-            return await erasures.stored_parts(session, PARENT)
-
-    def again(self):
-        """The same after a restart of the service."""
-        return World(self.database, self.folder, self.spare)
-
-    def files(self):
-        return sorted(path for path in (self.folder / "blobs").rglob("*") if path.is_file())
+def key(id_, *roles):
+    return Principal(f"projects/p/apiKeys/{id_}", frozenset((PROJECT, int(role)) for role in roles))
 
 
 @pytest.fixture
-async def world(database, tmp_path):
-    world = World(database, tmp_path, ThreadSpare())
+async def world(database, tmp_path, spare):
+    world = World(database, tmp_path, spare)
     await world.dataset()
     return world
 
@@ -189,6 +103,13 @@ async def test_rows_that_were_put_aside_go_as_well(world):
         assert (await store.UPLOADS.get(session, upload.name)).quarantined_rows == 1
 
 
+async def test_rows_that_were_put_aside_are_known_by_all_names_that_files_gave(world):
+    await world.upload(rows("P1").replace(b'"group"', b'"patient"'), columns={"patient": "group"})
+    wrong = b'{"group": "ward 3", "pid": "P17", "txt": 1}\n{"pid": "P18", "txt": 1}\n'
+    await world.upload(rows("P2") + wrong, columns={"pid": "group"}, on_error=dataset.ON_ERROR_QUARANTINE)
+    assert (await world.forget("P17", column="patient")).quarantined_rows_removed == 1
+
+
 async def test_a_dry_run_counts_and_changes_nothing(world):
     await world.upload(rows("P1", "P17", "P17"))
     before = await world.version(1)
@@ -213,6 +134,18 @@ async def test_forgotten_rows_do_not_come_back_and_that_is_told(world):
     assert nothing.state == dataset.UPLOAD_STATE_FAILED and nothing.forgotten_rows == 1
     second = await world.forget("P17", dry_run=True)
     assert (second.rows_removed, list(second.forgotten_by)) == (0, [first.name])
+
+
+@pytest.mark.parametrize("odd", [b"", b'{"pid": 17, "text": "of seventeen"}\n'], ids=["as columns", "one by one"])
+async def test_a_file_that_does_not_say_whose_its_rows_are_brings_nothing_back(world, odd):
+    content = rows("P1", "P17").replace(b'"group"', b'"pid"')
+    await world.upload(content, columns={"pid": "group"})
+    await world.forget("P17", "17", column="pid")
+    again = await world.upload(content + odd)
+    assert again.forgotten_rows == 1 + bool(odd) and len(await world.read(2)) == 1
+    wrong = b'{"pid": "P17", "txt": 1}\n'
+    aside = await world.upload(rows("P2") + wrong, on_error=dataset.ON_ERROR_QUARANTINE)
+    assert (aside.forgotten_rows, aside.quarantined_rows) == (1, 0)
 
 
 async def test_the_tombstone_holds_no_value_and_whoever_knows_it_can_ask(world):
@@ -241,10 +174,87 @@ async def test_ids_and_tags_and_the_names_that_uploads_gave_them(world):
 
 async def test_only_the_owner_and_administrators_may(world):
     await world.upload(rows("P1"))
-    somebody = Principal("projects/p/apiKeys/x", frozenset({(PROJECT, int(types.ROLE_ALGORITHM))}))
     request = dataset.CreateErasureRequest(parent=PARENT, column="group", values=["P1"], reason="r")
-    with acting(Call(somebody, "/CreateErasure")), pytest.raises(Denied, match="does not own"):
+    with acting(Call(key("x", types.ROLE_ALGORITHM), "/CreateErasure")), pytest.raises(Denied, match="does not own"):
         await world.erasures.CreateErasure(request, None)
+
+
+async def test_to_count_rows_of_somebody_takes_the_right_to_read_them_and_is_told(world):
+    request = dataset.CreateErasureRequest(parent=PARENT, column="group", values=["P1"], reason="r", dry_run=True)
+    engineer, reader = key("e", types.ROLE_ENGINEERING), key("a", types.ROLE_ALGORITHM)
+    with acting(Call(engineer, "/CreateErasure")), pytest.raises(Denied, match="not count them"):
+        await world.erasures.CreateErasure(request, None)
+    with acting(Call(reader, "/CreateErasure")):
+        counting = (await world.erasures.CreateErasure(request, None)).erasure
+    async with world.database.read() as session:
+        entries, _ = await audit.page(session, PARENT, 0, "", False)
+    told = [(each.principal, each.action.rpartition("v1.")[2]) for each in entries if each.resource == counting.name]
+    assert told == [(reader.name, "erasure.created")]
+
+
+async def test_a_dataset_that_the_caller_may_not_know_of_is_not_told(world):
+    await world.dataset("e")
+    other = f"{PROJECT}/datasets/e"
+    for parent in (PARENT, other):
+        await world.upload(rows("P1", "P17"), parent)
+
+    async def close(unit):
+        closed = await store.DATASETS.get(unit.session, other)
+        closed.access = dataset.DATASET_ACCESS_GRANTED
+        await store.DATASETS.update(unit, closed)
+
+    await world.database.transact(close)
+    name = await world.order("group", "P17", dry_run=True)
+    await world.look()
+    for principal, told in ((ADMIN, [other]), (key("a", types.ROLE_ALGORITHM), [])):
+        with acting(Call(principal, "/GetErasure")):
+            assert list((await world.erasure(name)).also_in) == told
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "fits"),
+    [
+        ("P17", "P17 asked to", False),
+        ("P1", "as P17 asked", True),
+        ("张三", "患者张三要求", False),
+        ("a(1)", "case a(1) asked", False),
+    ],
+)
+def test_a_reason_says_not_whose_rows_they_are(value, reason, fits):
+    if fits:
+        return erasures.check_reason(reason, [value])
+    with pytest.raises(Invalid) as refused:
+        erasures.check_reason(reason, [value])
+    assert value not in refused.value.message
+
+
+async def test_what_is_ordered_while_another_shreds_is_not_shredded(world):
+    predicates = PredicateStore(world.database, world.blobs)
+    name = erasures.new_name(PARENT)
+    predicate = await predicates.put(name, "group", ["patient"], ["P17"])
+    await world.supervisor.stored.shred(PROJECT)
+    await world.database.transact(lambda unit: parts.add(unit, predicate))
+    assert (await predicates.get(name)).values == ["P17"]
+
+
+async def test_rows_that_wait_in_a_feed_do_not_wait_for_ever(world):
+    wanted = dataset.Feed(display_name="f", paused=True, commit_rows=10**6)
+    feed = f"{PARENT}/feeds/f"
+    await world.database.transact(lambda unit: feeds_commands.create_feed(unit, PARENT, wanted, "me"))
+    for number, who in enumerate((ADMIN, ADMIN, key("x"))):
+        lines = rows("P17", mark=str(number)).splitlines()
+        with acting(Call(who, "/AppendRows")):
+            await world.database.transact(
+                lambda unit, lines=lines: feeds_commands.append_rows(unit, world.blobs, feed, lines)
+            )
+    await world.order("group", "P17", dry_run=True)
+    async with world.database.read() as session:
+        assert not (await FEEDS.get(session, feed)).flushing
+    await world.order("group", "P17")
+    async with world.database.read() as session:
+        assert (await FEEDS.get(session, feed)).flushing
+        query = select(OutboxRow.principal).where(OutboxRow.type == "sluice.dataset.v1.rows.appended")
+        assert list((await session.exec(query)).all()) == [ADMIN.name, key("x").name], "once of each who sent some"
 
 
 async def test_a_reader_is_told_when_rows_go_while_it_reads(world):
@@ -264,9 +274,7 @@ async def test_a_reader_is_told_when_rows_go_while_it_reads(world):
     assert len(await world.read(2, digest=(await world.version(2)).digest)) == 2
 
 
-async def test_a_damaged_part_ends_it_with_nothing_changed(database, tmp_path):
-    world = World(database, tmp_path, checks.Spare())  # a task that is broken off takes a process that can be killed
-    await world.dataset()
+async def test_a_damaged_part_ends_it_with_nothing_changed(world):
     await world.upload(rows("P17"))
     before = await world.version(1)
     for path in world.files():
@@ -276,7 +284,41 @@ async def test_a_damaged_part_ends_it_with_nothing_changed(database, tmp_path):
     assert (erasure.state, erasure.failure.reason) == (dataset.ERASURE_STATE_FAILED, errors.ERROR_REASON_CORRUPT_BLOB)
     assert "nothing was forgotten" in erasure.failure.message and await world.version(1) == before
     assert not (await world.upload(rows("P17", mark="b"))).forgotten_rows
-    await world.spare.close()
+
+
+async def test_a_damaged_version_is_on_record_when_it_is_met_and_sound_when_its_file_came_again(world):
+    content = rows("P1")
+    scrubber = Scrubber(world.database, world.blobs, bytes_per_s=0, every_s=1)
+    world.uploads.is_damaged, blobs = scrubber.is_damaged, DamagedBlobServicer(world.database, scrubber)
+    again = dataset.CreateUploadRequest(parent=PARENT, file_name="a.jsonl", size_bytes=len(content))
+    again.request_id = "0193a5c2-7d1e-7abc-8def-0123456789ab"
+
+    async def called(method, request):
+        with acting(Call(ADMIN, "/" + method.__name__)):
+            return await method(request, None)
+
+    first = (await called(world.uploads.CreateUpload, again)).upload
+    await world.upload(content, begun=first)
+    assert (await called(world.uploads.CreateUpload, again)).upload == first
+    for path in world.files():
+        if "data" in path.relative_to(world.folder / "blobs").parts:
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for _ in "once", "when it is set aside":
+        with pytest.raises(Corrupt, match=f"`{PARENT}/versions/1` is damaged.*upload the file again"):
+            await world.read(1)
+    async with world.database.read() as session:
+        [known] = await damage.DAMAGED.find(session)
+    assert known.damage == dataset.DAMAGE_SET_ASIDE
+    with pytest.raises(Corrupt, match="versions/1` is damaged"):
+        await called(world.uploads.CreateUpload, again)
+    await world.database.transact(lambda unit: damage.forget(unit, known.name))  # as if `storage check` had found it
+    listing = dataset.ListDamagedBlobsRequest(parent=PROJECT)
+    [listed] = (await called(blobs.ListDamagedBlobs, listing)).damaged_blobs
+    assert list(listed.dataset_versions) == [f"{PARENT}/versions/1"]
+    await world.upload(content)
+    assert len(await world.read(1)) == len(await world.read(2)) == 1
+    assert not (await called(blobs.ListDamagedBlobs, listing)).damaged_blobs
+    assert (await called(world.uploads.CreateUpload, again)).upload == first
 
 
 @pytest.mark.parametrize("stage", ["ordered", "rewritten", "applied"])
@@ -350,7 +392,7 @@ async def test_old_versions_go_by_age_but_not_the_newest_nor_what_is_used(world)
     await world.database.transact(govern)
     now = world.database.clock()
     world.database.clock = lambda: now + timedelta(days=31)
-    await audit.Audit(world.database).begin(Call(ADMIN, "/ReadRecordBatches"), PARENT, names[1])
+    await audit.Audit(world.database).begin(Call(ADMIN, "/ReadRecordBatches"), PARENT, names[1]).written
     old = set(world.files())
     await world.again().look()
     with pytest.raises(StateConflict, match="retention"):
@@ -361,6 +403,119 @@ async def test_old_versions_go_by_age_but_not_the_newest_nor_what_is_used(world)
     (tombstone,) = (await world.erasures.ListErasures(request, None)).erasures
     assert (tombstone.state, tombstone.rows_removed, tombstone.column) == (dataset.ERASURE_STATE_DONE, 1, "")
     assert "30 days" in tombstone.reason and (await world.version(1)).row_count == 1
+
+
+async def test_what_was_put_aside_goes_with_its_version_by_age_in_every_dataset(world):
+    parents, firsts = [PARENT, f"{PROJECT}/datasets/e"], []
+    await world.dataset("e")
+    for parent in parents:
+        wrong = rows("P1", mark=parent) + b'{"group": "P2", "txt": 1}\n'
+        firsts.append(await world.upload(wrong, parent, on_error=dataset.ON_ERROR_QUARANTINE))
+        await world.upload(rows("P3", mark=parent), parent)
+
+    async def govern(unit):
+        for parent in parents:
+            kept = await store.DATASETS.get(unit.session, parent)
+            kept.retention_days = 1
+            await store.DATASETS.update(unit, kept)
+
+    await world.database.transact(govern)
+    now = world.database.clock()
+    world.database.clock = lambda: now + timedelta(days=2)
+    retiring = ErasureSupervisor(
+        world.database, world.supervisor.erasures._erasing, world.supervisor._stop_checks_of, 1
+    )
+    await retiring.step()
+    async with world.database.read() as session:
+        for first in firsts:
+            assert not await parts.of(session, parts.quarantine_of(first.name)), "of the second page, too"
+            assert (await store.UPLOADS.get(session, first.name)).quarantined_rows == 0
+    await retiring.settle()
+
+
+async def test_prompts_that_a_model_left_of_them_go_too_also_those_that_come_late(world):
+    await world.upload(rows("P1", "P17", mark="a"))
+    await world.upload(rows("P2", mark="b"))
+    first, second = [await world.version(number) for number in (1, 2)]
+    left = {name: await world.blobs.put(PROJECT, _once(name)) for name in ("early", "other", "late")}
+
+    async def trained(name, version):
+        made = registry.ModelVersion(name=f"{PROJECT}/models/{name}/versions/1")
+        made.lineage.CopyFrom(registry.Lineage(dataset_version=version.name, dataset_digest=version.digest))
+        made.parity.digest = left[name].digest
+        event = events.Event(time=made.create_time)
+        created = registry.ModelVersionCreated(model_version=made)
+        await world.database.transact(lambda unit: HANDLERS[type(created)](unit, event, created))
+
+    await trained("early", first)
+    await trained("other", second)
+    await world.forget("P17")
+    await trained("late", first)
+    await world.supervisor.stored.shred(PROJECT)
+    kept = [name for name in left if await world.blobs.stat(PROJECT, left[name].digest)]
+    assert kept == ["other"]
+
+
+async def _once(text):
+    yield text.encode()
+
+
+async def deleted(world, who=ADMIN, **wanted):
+    request = dataset.DeleteDatasetRequest(name=PARENT, reason="by mistake", **wanted)
+    with acting(Call(who, "/DeleteDataset")):
+        return await DatasetServicer(world.database).DeleteDataset(request, None)
+
+
+async def test_a_deleted_dataset_leaves_its_tombstone_and_its_name(world):
+    wrong = rows("P1") + b'{"group": "P2", "txt": 1}\n'
+    await world.upload(wrong, on_error=dataset.ON_ERROR_QUARANTINE)
+    await world.upload(rows("P3", mark="b"), append=True)
+    with pytest.raises(Denied, match="does not own"):
+        await deleted(world, key("x", types.ROLE_ALGORITHM), force=True)
+    with pytest.raises(StateConflict, match="versions: 2"):
+        await deleted(world)
+    answer = await deleted(world, force=True)
+    await world.look()
+    tombstone = await world.erasure(answer.erasure)
+    assert (tombstone.state, tombstone.version_count) == (dataset.ERASURE_STATE_DONE, 2)
+    assert (tombstone.creator, tombstone.reason) == (ADMIN.name, "by mistake")
+    assert world.files() == [] and answer.dataset.HasField("delete_time")
+    with pytest.raises(StateConflict, match="were deleted"):
+        await world.read(2)
+    for attempt in (world.dataset(), world.upload(rows("P4")), deleted(world, force=True), world.order("group", "P3")):
+        with pytest.raises(StateConflict, match="its name stays"):
+            await attempt
+    with acting(Call(ADMIN, "/ListDatasets")):
+        listed = await DatasetServicer(world.database).ListDatasets(dataset.ListDatasetsRequest(parent=PROJECT), None)
+    assert not listed.datasets
+    async with world.database.read() as session:
+        entries, _ = await audit.page(session, PARENT, 0, "", False)
+    assert (ADMIN.name, "sluice.dataset.v1.dataset.deleted") in [(each.principal, each.action) for each in entries]
+
+
+async def test_what_is_in_use_is_not_deleted(world):
+    await world.upload(rows("P1"))
+    job, feed = f"{PROJECT}/trainingJobs/1", f"{PARENT}/feeds/f"
+    steps = [
+        (lambda unit: lineage.begin_job(unit, job, f"{PARENT}/versions/1"), "a training job reads version 1"),
+        (lambda unit: lineage.end_job(unit, job), ""),
+        (lambda unit: feeds_commands.create_feed(unit, PARENT, dataset.Feed(display_name="f"), "me"), "its feed `f`"),
+        (lambda unit: FEEDS.delete(unit, feed), ""),
+    ]
+    for step, why in steps:
+        await world.database.transact(step)
+        if why:
+            with pytest.raises(StateConflict, match=why):
+                await deleted(world, force=True)
+    waiting = await world.upload(rows("P2"), look=False)
+    with pytest.raises(StateConflict, match="is being checked"):
+        await deleted(world, force=True)
+    await world.look()
+    await world.order("group", "P9")
+    with pytest.raises(StateConflict, match="being looked for"):
+        await deleted(world, force=True)
+    await world.look()
+    assert waiting.name and (await deleted(world, force=True)).dataset.HasField("delete_time")
 
 
 async def test_which_models_saw_the_rows(world):

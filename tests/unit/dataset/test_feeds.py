@@ -1,16 +1,19 @@
 """Feeds: when rows are due, what counts as rows, and that every row is in one version in the order of its coming."""
 
+import asyncio
 import io
 import json
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.auth.principal import Principal
 from kit.blobs import FileKek, open_store
 from kit.rpc.call import Call, acting
-from kit.rpc.errors import Exhausted, Invalid, NotFound
-from services.dataset import checks, commands, parts, reading, store
+from kit.rpc.errors import Exhausted, Invalid, NotFound, Stale, StateConflict
+from services.dataset import commands, parts, reading, store
 from services.dataset.feeds import domain as feeds
 from services.dataset.feeds.store import FEEDS
 from services.dataset.feeds.supervisor import FeedSupervisor
@@ -26,10 +29,11 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 PARENT = "projects/p/datasets/d"
 FEED = f"{PARENT}/feeds/pacs"
+SFT = dataset.Dataset(name=PARENT, task_type="sft")
 
 
 def waiting(rows=0, size=0, since=NOW, **more):
-    feed = feeds.new_feed(PARENT, dataset.Feed(display_name="PACS"), "me")
+    feed = feeds.new_feed(SFT, dataset.Feed(display_name="PACS"), "me")
     feed.MergeFrom(dataset.Feed(waiting_rows=rows, waiting_bytes=size, **more))
     if since is not None:
         feed.waiting_since.FromDatetime(since)
@@ -101,12 +105,12 @@ def test_lines_are_kept_as_they_are():
 )
 def test_whatever_is_taken_becomes_a_row_or_is_put_aside_alone(odd):
     content = b"\n".join([*feeds.lines_of(odd), json.dumps(row(1)).encode(), b""])
-    found = convert(io.BytesIO(content), feeds.FILE_NAME, Rules("sft", {"ticket": "id"}, quarantine=True))
+    found = convert(io.BytesIO(content), feeds.FILE_NAME, Rules("sft", {"ticket": "id"}, quarantine=True, loose=True))
     assert found.accepted and found.row_count + found.put_aside == 2
 
 
 def test_a_feed_and_its_subject_name_each_other():
-    feed = feeds.new_feed(PARENT, dataset.Feed(display_name="PACS"), "me")
+    feed = feeds.new_feed(SFT, dataset.Feed(display_name="PACS"), "me")
     assert (feed.name, feed.subject) == (FEED, "sluice.feed.v1.p.d.pacs")
     assert feeds.feed_of(feed.subject) == FEED
 
@@ -114,11 +118,10 @@ def test_a_feed_and_its_subject_name_each_other():
 class World:
     """The service without its ports: a private database, encrypted files and real checking processes."""
 
-    def __init__(self, database, folder):
+    def __init__(self, database, folder, spare):
         self.database, self.folder = database, folder
         self.blobs = open_store(f"file://{folder / 'blobs'}", FileKek.create(folder / "kek", home=folder / "home"))
-        self.spare = checks.Spare()
-        self.uploads = UploadSupervisor(database, self.blobs, self.spare, Recent())
+        self.uploads = UploadSupervisor(database, self.blobs, spare, Recent())
         self.feeds = FeedSupervisor(database, self.blobs)
         self.servicer = FeedServicer(database, self.blobs)
 
@@ -134,6 +137,24 @@ class World:
 
     async def flush(self):
         return (await self.servicer.FlushFeed(dataset.FlushFeedRequest(name=FEED), None)).feed
+
+    async def delete(self, **more):
+        await self.servicer.DeleteFeed(dataset.DeleteFeedRequest(name=FEED, **more), None)
+
+    async def deidentify(self, policy):
+        wanted = dataset.Dataset(name=PARENT, deidentify=policy)
+        mask = FieldMask(paths=["deidentify"])
+        await self.database.transact(lambda unit: commands.update_dataset(unit, wanted, mask))
+
+    async def uploaded(self):
+        """What uploads there are, and what became of them."""
+        async with self.database.read() as session:
+            found, _ = await store.UPLOADS.page(session)
+        return [dataset.UploadState.Name(each.state).removeprefix("UPLOAD_STATE_") for each in found]
+
+    async def pieces(self, upload):
+        async with self.database.read() as session:
+            return await store.pieces(session, upload)
 
     async def work(self):
         await self.feeds.step()
@@ -177,12 +198,10 @@ def questions(first, last):
 
 
 @pytest.fixture
-async def world(database, tmp_path):
+async def world(database, tmp_path, spare):
     wanted = dataset.Dataset(display_name="d", task_type="sft")
     await database.transact(lambda unit: commands.create_dataset(unit, "projects/p", wanted))
-    world = World(database, tmp_path)
-    yield world
-    await world.spare.close()
+    return World(database, tmp_path, spare)
 
 
 async def test_rows_are_gathered_and_become_versions_in_their_order(world):
@@ -308,9 +327,9 @@ async def test_rows_that_are_damaged_on_disk_are_counted_and_the_others_go_on(wo
 def test_a_feed_asks_of_its_rows_what_an_upload_can_but_no_limit_of_tokens():
     digest = f"sha256:{'0' * 64}"
     with pytest.raises(Invalid, match="tokenizer"):
-        feeds.check_demands(dataset.Feed(demands=dataset.RowDemands(max_tokens=5, tokenizer=digest)), "sft")
+        feeds.check_demands(dataset.Feed(demands=dataset.RowDemands(max_tokens=5, tokenizer=digest)), SFT)
     with pytest.raises(Invalid, match="cannot be read"):
-        feeds.check_demands(dataset.Feed(demands=dataset.RowDemands(keep="length(")), "sft")
+        feeds.check_demands(dataset.Feed(demands=dataset.RowDemands(keep="length(")), SFT)
 
 
 def test_a_feed_that_holds_too_much_takes_no_more():
@@ -320,6 +339,104 @@ def test_a_feed_that_holds_too_much_takes_no_more():
         feeds.take(feed, 1, 10, NOW)
     with pytest.raises(Exhausted):
         feeds.take(waiting(size=feeds.MAX_WAITING_BYTES), 1, 1, NOW)
+
+
+def test_what_a_death_leaves_behind_goes_with_the_rows_that_come_then():
+    """A piece that is stored and not counted lies where the next pieces lie, so that it is deleted with them."""
+    feed, again = waiting(since=None), waiting(since=None)
+    feeds.take(feed, 1, 10, NOW)
+    feeds.take(again, 2, 20, NOW + HOUR)
+    assert feed.next_upload == again.next_upload
+    feeds.hand_over(feed, NOW)
+    feeds.take(feed, 1, 10, NOW)
+    assert feed.next_upload != again.next_upload
+
+
+async def test_those_who_come_at_a_time_are_stored_together_and_answered_each(world):
+    await world.feed()
+    ids = [str(uuid.uuid4()) for _ in range(30)]
+    answers = await asyncio.gather(*(world.append(row(number), request_id=ids[number]) for number in range(30)))
+    upload = answers[0].next_upload
+    assert len(await world.pieces(upload)) <= 2  # the first perhaps alone, and all who came meanwhile
+    repeated = [world.append(row(number), request_id=ids[number]) for number in (3, 3, 4)]
+    other, same = world.append(row(99), request_id=ids[5]), str(uuid.uuid4())
+    twice = [world.append(row(30), request_id=same) for _ in range(2)]
+    found = await asyncio.gather(world.append(row(31)), *repeated, other, *twice, return_exceptions=True)
+    assert found[1] == found[2] == answers[3] and found[3] == answers[4]
+    assert found[4].reason == errors.ERROR_REASON_REQUEST_ID_REUSED
+    assert found[5] == found[6]
+    assert (await world.get()).taken_rows == 32
+    await world.flush()
+    await world.work()
+    asked = await world.asked()
+    assert asked[:30] == questions(0, 30) and sorted(asked[30:]) == ["q30", "q31"]
+
+
+async def test_who_sends_in_turns_with_another_is_stored_as_fast_as_alone(world):
+    async def append(number):
+        with acting(Call(principal=Principal(f"keys/{number % 2}", frozenset()), method="AppendRows")):
+            return await world.append(row(number))
+
+    await world.feed()
+    answers = await asyncio.gather(*(append(number) for number in range(20)))
+    assert [each.waiting_rows for each in answers] == [10, 20] * 10
+    await world.flush()
+    await world.work()
+    assert await world.asked() == questions(0, 20)[::2] + questions(0, 20)[1::2]
+
+
+async def test_a_feed_that_is_deleted_takes_the_rows_with_it_that_wait(world):
+    await world.feed(paused=True)
+    await world.append(row(0))
+    await world.flush()
+    await world.work()
+    made = (await world.get()).dataset_version
+    await world.append(*rows(1, 3))
+    assert world.staged()
+    with pytest.raises(StateConflict, match="holds 2 rows"):
+        await world.delete()
+    with pytest.raises(Stale):
+        await world.delete(force=True, etag="before")
+    request_id = str(uuid.uuid4())
+    for _ in range(2):
+        await world.delete(force=True, request_id=request_id)
+    with pytest.raises(NotFound):
+        await world.append(row(3))
+    await world.work()
+    assert world.staged() == [] and await world.uploaded() == ["COMMITTED", "EXPIRED"]
+    assert (await world.feed()).waiting_rows == 0
+    await world.delete()
+    assert made == f"{PARENT}/versions/1" and await world.asked() == ["q0"]
+
+
+@pytest.mark.parametrize(("last", "asked", "ended"), [(row(1), ["q0", "q1"], "COMMITTED"), ({}, [], "FAILED")])
+async def test_an_upload_under_way_outlives_its_feed(world, last, asked, ended):
+    await world.feed(on_error=dataset.ON_ERROR_FAIL)
+    await world.append(row(0), last)
+    await world.flush()
+    await world.feeds.step()
+    with pytest.raises(StateConflict, match="being checked"):
+        await world.delete()
+    await world.delete(force=True)
+    await world.work()
+    assert (await world.asked(), await world.uploaded(), world.staged()) == (asked, [ended], [])
+
+
+async def test_a_feed_asks_no_less_than_its_dataset_whenever_that_is_said(world):
+    await world.deidentify(dataset.DEIDENTIFY_REPORT)
+    assert (await world.feed()).demands.deidentify == dataset.DEIDENTIFY_REPORT
+    wanted = dataset.Feed(name=FEED, demands=dataset.RowDemands(keep="answer != 'drop'", recognizers=["numbers"]))
+    request = dataset.UpdateFeedRequest(feed=wanted, update_mask=FieldMask(paths=["demands"]))
+    changed = (await world.servicer.UpdateFeed(request, None)).feed.demands
+    assert changed.deidentify == dataset.DEIDENTIFY_REPORT and set(changed.recognizers) == {"cued", "numbers"}
+    await world.append({"prompt": "call 13812345678", "completion": "a"})
+    await world.deidentify(dataset.DEIDENTIFY_MASK)
+    feed = await world.get()
+    assert (feed.demands.deidentify, feed.demands.keep) == (dataset.DEIDENTIFY_MASK, "answer != 'drop'")
+    await world.flush()
+    await world.work()
+    (asked,) = await world.asked()
+    assert "13812345678" not in asked
 
 
 async def test_what_cannot_be(world):

@@ -1,17 +1,21 @@
 """Who may see, read, change and share a dataset, and that nothing goes past the guard or the record."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from kit.auth import Principal
+from kit.bus import EventServicer
 from kit.rpc.call import Call, acting
 from kit.rpc.errors import Denied, NotFound
-from services.dataset import commands
-from services.dataset.governance import audit, grants
+from services.dataset import commands, store
+from services.dataset.governance import audit, grants, overhearing
 from services.dataset.governance.guard import Guard, Guarded
 from services.dataset.servicer import DatasetServicer, GrantServicer
 from sluice.dataset import v1 as dataset
+from sluice.events import v1 as events
 from sluice.types import v1 as types
 
 PROJECT = "projects/p"
@@ -132,7 +136,13 @@ async def test_a_reader_may_not_write_and_a_writer_may_not_share(world):
         await world.update(OTHER, description="mine")
     await world.grant(OWNER, "roles/algorithm", WRITE)
     assert (await world.update(OTHER, description="mine")).description == "mine"
-    for change in ({"access": dataset.DATASET_ACCESS_PROJECT}, {"owner": OTHER.name}, {"retention_days": 1}):
+    for change in (
+        {"access": dataset.DATASET_ACCESS_PROJECT},
+        {"owner": OTHER.name},
+        {"retention_days": 1},
+        {"classification": dataset.CLASSIFICATION_PUBLIC},
+        {"deidentify": dataset.DEIDENTIFY_REPORT},
+    ):
         with pytest.raises(Denied, match="does not own"):
             await world.update(OTHER, **change)
     with pytest.raises(Denied, match="does not own"):
@@ -211,9 +221,113 @@ async def test_every_read_leaves_one_entry_however_it_ends(world):
     assert whole.traceparent == "00-a" and whole.end_time.ToNanoseconds() >= whole.time.ToNanoseconds()
 
 
+async def test_no_row_goes_out_of_which_no_record_can_be_made(world):
+    async with world.database.engine.execution_options(writes=True).begin() as connection:
+        await connection.execute(text("drop table dataset_read"))
+    servicer = world.guarded(Rows(), "DatasetVersionService")
+    request = dataset.ReadDatasetVersionRequest(name=f"{NAME}/versions/1")
+    with acting(Call(OWNER, "/ReadDatasetVersion")), pytest.raises(OperationalError):
+        await anext(servicer.ReadDatasetVersion(request, None))
+
+
+async def test_what_was_refused_is_on_the_record_and_what_is_not_there_is_not(world):
+    await world.grant(OWNER, "roles/algorithm")
+    for refused in (
+        world.update(OTHER, description="mine"),
+        world.update(ENGINEER, description="mine"),
+        world.grant(OTHER, ENGINEER.name),
+    ):
+        with pytest.raises((Denied, NotFound)):
+            await refused
+    missing = dataset.GetDatasetRequest(name=f"{PROJECT}/datasets/none")
+    with acting(Call(OTHER, "/GetDataset")), pytest.raises(NotFound):
+        await world.datasets.GetDataset(missing, None)
+    async with world.database.read() as session:
+        assert await audit.page(session, missing.name, 0, "", False) == ([], "")
+        entries, _ = await audit.page(session, NAME, 0, "", False)
+    told = [(each.principal, each.action) for each in entries if each.outcome == dataset.AUDIT_OUTCOME_REFUSED]
+    assert told == [(OTHER.name, "CreateGrant"), (ENGINEER.name, "UpdateDataset"), (OTHER.name, "UpdateDataset")]
+    assert await world.entries() == [], "no reads"
+
+
+async def test_whoever_loses_the_right_loses_the_stream_that_runs(world):
+    await world.grant(OWNER, OTHER.name)
+    world.guard = replace(world.guard, again_s=0.0)
+    servicer = world.guarded(Rows(), "DatasetVersionService")
+    request = dataset.ReadDatasetVersionRequest(name=f"{NAME}/versions/1")
+    with acting(Call(OTHER, "/x/ReadDatasetVersion")):
+        stream = servicer.ReadDatasetVersion(request, None)
+        assert (await anext(stream)).rows
+        with acting(Call(OWNER, "/DeleteGrant")):
+            await world.database.transact(lambda unit: grants.take(unit, grants.name_of(NAME, OTHER.name), ""))
+        with pytest.raises(NotFound):
+            await anext(stream)
+    ended, refused = sorted(await world.entries(), key=lambda entry: entry.outcome != dataset.AUDIT_OUTCOME_BROKEN)
+    assert (ended.outcome, ended.rows) == (dataset.AUDIT_OUTCOME_BROKEN, 2)
+    assert (refused.outcome, refused.principal) == (dataset.AUDIT_OUTCOME_REFUSED, OTHER.name)
+
+
+async def test_the_record_says_which_version_was_the_latest(world):
+    name = f"{NAME}/versions/7"
+
+    async def version(unit):
+        parent = await store.DATASETS.get(unit.session, NAME)
+        parent.latest_version = 7
+        await store.DATASETS.update(unit, parent)
+        await store.insert_version(unit, dataset.DatasetVersion(name=name, version=7), f"{NAME}/uploads/u")
+
+    await world.database.transact(version)
+    servicer = world.guarded(Rows(), "DatasetVersionService")
+    request = dataset.ReadDatasetVersionRequest(name=f"{NAME}/versions/latest")
+    with acting(Call(OWNER, "/x/ReadDatasetVersion")):
+        assert len([each async for each in servicer.ReadDatasetVersion(request, None)]) == 2
+    assert [each.resource for each in await world.entries()] == [name]
+
+
+async def test_the_event_log_tells_nobody_of_what_they_may_not_know(world):
+    await read(world, OWNER)
+    blob = dataset.BlobDamaged(damaged_blob=f"{PROJECT}/damagedBlobs/b", dataset_versions=[f"{NAME}/versions/1"])
+    await world.database.transact(lambda unit: _emit(unit, blob, blob.damaged_blob))
+    log, auditor = EventServicer(world.database, None, sift=overhearing.sift), key("auditor", types.ROLE_AUDITOR)
+
+    async def told(principal):
+        found, page = [], events.ListEventsRequest(page_size=2)
+        with acting(Call(principal, "/ListEvents")):
+            while True:
+                answer = await log.ListEvents(page, None)
+                found += [each.type.rpartition("v1.")[2] for each in answer.events]
+                if not answer.next_page_token:
+                    return found
+                page = events.ListEventsRequest(page_size=2, page_token=answer.next_page_token)
+
+    every = ["dataset.created", "dataset.created", "read.ended", "blob.damaged"]
+    assert await told(auditor) == await told(ADMIN) == await told(TRAINER) == every
+    assert await told(OWNER) == ["dataset.created", "dataset.created", "blob.damaged"]
+    assert await told(OTHER) == ["dataset.created"], "the open one"
+    await world.grant(OWNER, OTHER.name)
+    assert await told(OTHER) == ["dataset.created", "dataset.created", "blob.damaged", "grant.created"]
+    with acting(Call(ENGINEER, "/WatchEvents")):
+        stream = log.WatchEvents(events.WatchEventsRequest(after_sequence=0), None)
+        assert (await anext(stream)).event.subject == f"{PROJECT}/datasets/open"
+        await stream.aclose()
+
+
+async def _emit(unit, message, subject):
+    unit.emit(message, subject)
+
+
+async def test_who_began_to_upload_is_on_the_record(world):
+    request = dataset.CreateUploadRequest(parent=NAME, file_name="a.jsonl", size_bytes=1)
+    with acting(Call(OTHER, "/CreateUpload")):
+        upload = await world.database.transact(lambda unit: commands.create_upload(unit, request, OTHER.name))
+    async with world.database.read() as session:
+        entries, _ = await audit.page(session, NAME, 0, "", False)
+    assert (OTHER.name, upload.name) in [(each.principal, each.resource) for each in entries]
+
+
 async def test_a_read_that_the_service_did_not_live_to_end_stays_open(world):
     call = Call(OWNER, "/x/ReadRecordBatches")
-    await world.record.begin(call, NAME, f"{NAME}/versions/1")
+    await world.record.begin(call, NAME, f"{NAME}/versions/1").written
     (entry,) = await world.entries()
     assert (entry.outcome, entry.HasField("end_time")) == (dataset.AUDIT_OUTCOME_OPEN, False)
 

@@ -4,6 +4,7 @@ import io
 import json
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from kit.rpc.errors import Invalid
@@ -12,6 +13,7 @@ from services.dataset.reading import PIECE_BYTES, Wanted, arrow_stream, json_lin
 from sluice.rows import SPLITS
 from sluice.rows.checking import Rules
 from sluice.rows.convert import convert
+from sluice.rows.parts import part_of
 
 
 class Stored:
@@ -67,6 +69,20 @@ async def test_any_range_of_rows_is_that_of_the_whole(stored, split):
             expected = whole[start : start + most if most else None]
             assert await stored.texts(wanted) == expected
             assert (await stored.table(wanted)).column("text").to_pylist() == expected
+
+
+async def test_a_part_that_was_emptied_is_read_as_none_of_its_rows(stored):
+    first = stored.rows[0]
+    whole = pyarrow.parquet.read_table(io.BytesIO(stored.blobs[first.digest]))
+    emptied = part_of(whole.slice(0, 0))
+    none = parts.new_part("u", 0, checks.Part(emptied.content, emptied.split_rows))
+    stored.blobs[none.digest] = emptied.content
+    for rows in ([none], [none, stored.rows[1]], [stored.rows[1], none]):
+        stored.rows = rows
+        for wanted in (Wanted(), Wanted("train"), Wanted(columns=["id", "split"]), Wanted(start=1)):
+            table = await stored.table(wanted)
+            lines = b"".join(await stored.lines(wanted)).splitlines()
+            assert len(table) == len(lines) and table.column_names
 
 
 async def test_columns_are_those_asked_for_in_that_order(stored):

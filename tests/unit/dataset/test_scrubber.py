@@ -13,8 +13,9 @@ from kit.rpc.errors import Corrupt
 from kit.store import OutboxRow
 from services.dataset import damage
 from services.dataset.damage import ScrubRow
-from services.dataset.media.assets import NamedRow
-from services.dataset.parts import PartRow
+from services.dataset.media import assets
+from services.dataset.media.assets import BesideRow, NamedRow
+from services.dataset.parts import DoomedRow, PartRow
 from services.dataset.scrubber import Scrubber
 from services.dataset.store import UPLOADS, PieceRow
 from sluice.dataset import v1 as dataset
@@ -103,7 +104,8 @@ async def test_damage_is_told_once_with_the_versions_that_it_hits(world):
 
 
 async def test_an_asset_hits_the_versions_whose_rows_name_it(world):
-    part, image = await world.put(b"part"), await world.put(b"image")
+    space = assets.space_of(PROJECT)
+    part, image = await world.put(b"part"), await world.put(b"image", space)
     await world.part(part, VERSION + "1")
     row = NamedRow(project=PROJECT, part=part, kind="images", digest=image)
 
@@ -111,11 +113,34 @@ async def test_an_asset_hits_the_versions_whose_rows_name_it(world):
         unit.session.add(row)
 
     await world.database.transact(name)
-    await world.blobs.delete(PROJECT, image)
+    world.damage(image, space)
     await world.scrubber.step()
     [found] = (await world.known())[0]
-    assert (found.digest, found.damage) == (image, dataset.DAMAGE_MISSING)
+    assert (found.digest, found.space, found.damage) == (image, space, dataset.DAMAGE_SET_ASIDE)
+    await world.blobs.delete(space, image)
+    await world.later(8 * DAY)
+    [found] = (await world.known())[0]
+    assert (found.digest, found.space) == (image, space)
     assert list(found.dataset_versions) == [VERSION + "1"]
+
+
+async def test_old_assets_that_nobody_names_are_doomed_and_other_blobs_are_not(world):
+    space = assets.space_of(PROJECT)
+    orphan, named, _ = [await world.put(each, each_space) for each, each_space in
+        ((b"orphan", space), (b"named", space), (b"an adapter", PROJECT))]  # fmt: skip
+
+    async def name(unit):
+        unit.session.add(BesideRow(upload=UPLOAD + "u", path="1.png", project=PROJECT, digest=named, size_bytes=5))
+
+    async def doomed():
+        async with world.database.read() as session:
+            return [(row.project, row.digest) for row in (await session.exec(select(DoomedRow))).all()]
+
+    await world.database.transact(name)
+    await world.scrubber.step()
+    assert await doomed() == []  # it may be about to be listed
+    await world.later(8 * DAY)
+    assert await doomed() == [(space, orphan)]
 
 
 async def test_what_a_reader_set_aside_is_told_between_the_looks(world):

@@ -7,10 +7,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.blobs import Blob, FileKek, open_store
 from kit.rpc.errors import Invalid, NotFound, StateConflict
-from services.dataset import checks, commands, domain, store
+from services.dataset import checks, commands, store
 from services.dataset.servicer.feeds import FeedServicer
 from services.dataset.servicer.uploads import UploadServicer
 from services.dataset.uploads import demands
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.judging import StoredParts, judged
 from services.dataset.uploads.staged import Recent, Staged, StalledError, Stored
 from sluice.dataset import v1 as dataset
@@ -95,7 +96,7 @@ async def test_an_upload_that_announced_none_takes_none(database, opened):
 def test_what_identifies_people_is_told_by_kind_and_field():
     upload = dataset.Upload(state=dataset.UPLOAD_STATE_VALIDATING)
     found = [("EMAIL", "text", 1), ("CN_MOBILE", "text", 3)]
-    domain.note_findings(upload, checks.Outcome(True, 3, [], {}, filtered=2, identified=found))
+    uploads.note_findings(upload, checks.Outcome(True, 3, [], {}, filtered=2, identified=found))
     told = [(each.kind, each.field, each.count) for each in upload.identified_counts]
     assert told == [("CN_MOBILE", "text", 3), ("EMAIL", "text", 1)] and upload.filtered_rows == 2
 
@@ -128,10 +129,10 @@ async def test_what_follows_the_file_is_read_and_may_go(database, blobs, opened)
             await staged.read(9, 4)
 
 
-async def test_a_check_that_waits_for_a_tokenizer_leaves_no_process(database, blobs, opened):
+async def test_a_check_that_waits_for_a_tokenizer_leaves_no_process(database, blobs, opened, spare):
     upload = await opened(dataset.RowDemands(max_tokens=5, tokenizer=TOKENIZER))
-    checker, staged = checks.Checker(), Staged(database, blobs, upload, Recent())
+    checker, staged = spare.take(), Staged(database, blobs, upload, Recent())
     with pytest.raises(StalledError):
         async with asyncio.timeout(20):
             await judged(database, StoredParts(database, blobs), checker, upload, staged)
-    assert checker.process.returncode is not None
+    assert checker.process.poll() is not None

@@ -13,10 +13,11 @@ from sqlmodel import select
 
 from kit.blobs import EncryptedBlobs, FileKek, open_store
 from kit.rpc.errors import Exhausted
-from services.dataset import checks, commands, domain, parts, store
+from services.dataset import checks, commands, parts, store
 from services.dataset.parts import DoomedRow
 from services.dataset.servicer import UploadServicer
 from services.dataset.supervisor import UploadSupervisor
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.staged import Recent
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -181,7 +182,7 @@ async def test_a_check_that_the_system_ends_before_all_has_come_waits_for_it(mak
     await world.look()
     assert world.supervisor._stalled == {name}
     begun = world.database.clock()
-    world.database.clock = lambda: begun + domain.UPLOAD_LIVES + timedelta(seconds=1)
+    world.database.clock = lambda: begun + uploads.UPLOAD_LIVES + timedelta(seconds=1)
     await world.look()
     assert (await world.get(name)).state == dataset.UPLOAD_STATE_EXPIRED
     await world.look()
@@ -191,13 +192,13 @@ async def test_a_check_that_the_system_ends_before_all_has_come_waits_for_it(mak
 async def test_what_a_write_that_died_left_goes_with_the_pieces(make):
     world = make()
     name = await world.uploaded()
-    left = world.folder / "blobs" / domain.staging(name) / "data" / "ab" / ("ab" * 16)
+    left = world.folder / "blobs" / uploads.staging(name) / "data" / "ab" / ("ab" * 16)
     left.parent.mkdir(parents=True, exist_ok=True)
     left.write_bytes(b"half a piece")
     await world.commit(name)
-    await world.database.transact(lambda unit: commands.end_upload(unit, name, domain.fail_damaged))
+    await world.database.transact(lambda unit: commands.end_upload(unit, name, uploads.fail_damaged))
     await world.look()
-    assert world.files(domain.staging(name)) == []
+    assert world.files(uploads.staging(name)) == []
 
 
 async def test_a_doomed_blob_is_forgotten_only_when_it_is_gone(make):
@@ -228,3 +229,21 @@ async def all_parts(world):
 async def doomed(world):
     async with world.database.read() as session:
         return [row.digest for row in (await session.exec(select(DoomedRow))).all()]
+
+
+async def test_what_came_of_a_sender_who_is_cut_off_need_not_come_again(make):
+    world, brought = make(), asyncio.Event()
+    name = await world.uploaded(ROWS, size=4 * len(ROWS))
+
+    async def broken() -> AsyncIterator[dataset.WriteUploadRequest]:
+        for number in (1, 2):
+            yield dataset.WriteUploadRequest(name=name, offset=number * len(ROWS), data=ROWS, crc32=zlib.crc32(ROWS))
+        brought.set()
+        await asyncio.Event().wait()
+
+    call = asyncio.create_task(world.servicer.WriteUpload(broken(), None))
+    await brought.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await world.get(name)).committed_bytes == 3 * len(ROWS)

@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 
 from kit.blobs import FileKek, open_store
-from services.dataset import checks, commands, domain, store
+from services.dataset import checks, commands, store
 from services.dataset.servicer import UploadServicer
 from services.dataset.supervisor import UploadSupervisor
+from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.staged import Recent
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -19,12 +20,11 @@ ROWS = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "
 
 
 class World:
-    def __init__(self, database, folder):
+    def __init__(self, database, folder, spare):
         self.database, self.folder = database, folder
         self.blobs = open_store(f"file://{folder / 'blobs'}", FileKek.create(folder / "kek", home=folder / "home"))
-        self.spare = checks.Spare()
-        self.supervisor = UploadSupervisor(database, self.blobs, self.spare, recent := Recent())
-        self.servicer = UploadServicer(database, self.blobs, self.spare, recent)
+        self.supervisor = UploadSupervisor(database, self.blobs, spare, recent := Recent())
+        self.servicer = UploadServicer(database, self.blobs, spare, recent)
 
     async def uploaded(self, rows=ROWS, parent="projects/p/datasets/d", **wishes):
         request = dataset.CreateUploadRequest(
@@ -51,7 +51,7 @@ class World:
             return await store.UPLOADS.get(session, name)
 
     def staged(self, name):
-        folder = self.folder / "blobs" / domain.staging(name)
+        folder = self.folder / "blobs" / uploads.staging(name)
         return [path for path in folder.rglob("*") if path.is_file()]
 
 
@@ -60,12 +60,10 @@ def digest_of(data):
 
 
 @pytest.fixture
-async def world(database, tmp_path):
+async def world(database, tmp_path, spare):
     wanted = dataset.Dataset(display_name="d", task_type="sft")
     await database.transact(lambda unit: commands.create_dataset(unit, "projects/p", wanted))
-    world = World(database, tmp_path)
-    yield world
-    await world.spare.close()
+    return World(database, tmp_path, spare)
 
 
 async def test_pieces_are_deleted_by_whoever_looks_after_a_crash(world):
@@ -95,7 +93,7 @@ async def test_an_upload_that_breaks_the_checks_fails_and_the_others_go_on(world
 async def test_an_upload_that_nobody_finished_expires_with_its_pieces(world):
     name = await world.uploaded()
     begun = world.database.clock()
-    world.database.clock = lambda: begun + domain.UPLOAD_LIVES + timedelta(seconds=1)
+    world.database.clock = lambda: begun + uploads.UPLOAD_LIVES + timedelta(seconds=1)
     await world.supervisor.tidy()
     assert (await world.get(name)).state == dataset.UPLOAD_STATE_EXPIRED
     assert world.staged(name) == []

@@ -73,6 +73,16 @@ def test_cancel(state, after):
     assert evaluation.state == types.JobState.Value(f"JOB_STATE_{after}")
 
 
+@pytest.mark.parametrize("state", sorted(set(types.JobState.keys()) - {"JOB_STATE_UNSPECIFIED"}))
+def test_work_goes_on_only_for_what_is_worked_on(state):
+    evaluation = evaluator.Evaluation(state=state)
+    if state.removeprefix("JOB_STATE_") in ("PREPARING", "RUNNING", "CANCELLING"):
+        domain.check_wanted(evaluation)
+    else:
+        with pytest.raises(domain.UnwantedError):
+            domain.check_wanted(evaluation)
+
+
 def test_only_a_failed_evaluation_can_be_retried():
     with pytest.raises(StateConflict, match="only one that ended without a report"):
         domain.retry(domain.new_evaluation("e", VERSION, "", NOW), NOW)

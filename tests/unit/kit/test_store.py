@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, update
 
 from kit.rpc.errors import Corrupt, Exhausted, Invalid, Unavailable
 from kit.store import BookmarkRow, Database, check, migrate
@@ -203,7 +203,12 @@ async def test_a_unit_that_writes_nothing_wakes_nobody() -> None:
     async with database.begin() as unit:
         await unit.session.get(BookmarkRow, "none")
     assert database.changed.count == seen
+    one, other = database.changed_in(BookmarkRow.__tablename__, "shelf_book"), database.changed_in("shelf_book")
     async with database.begin() as unit:
         unit.session.add(BookmarkRow(key="one", value="1"))
     assert database.changed.count == seen + 1
+    assert (one.count, other.count) == (1, 0)  # nor those who look at other tables
+    async with database.begin() as unit:
+        await unit.session.exec(update(BookmarkRow).values(value="2"))
+    assert (one.count, other.count) == (2, 0)
     await database.close()

@@ -1,18 +1,15 @@
 """A migrated private database of the registry, and the built-in catalog."""
 
-from pathlib import Path
-
 import pytest
 
-from kit.store import Database, migrate
 from services import registry
 from services.registry.catalog import Catalog
+from tests.migrated import migrated
 
 
 @pytest.fixture
 async def database():
-    opened = await Database.open("sqlite://", service="registry")
-    await migrate(opened, Path(registry.__file__).parent / "migrations" / "versions")
+    opened = await migrated(registry)
     yield opened
     await opened.close()
 

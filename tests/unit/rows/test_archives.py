@@ -13,8 +13,14 @@ import pydicom
 import pytest
 import soundfile
 
+from sluice.rows.checking import Rules
+from sluice.rows.convert import convert
+from sluice.rows.demands import Demands
 from sluice.rows.formats.archives.contract import MAX_MEMBERS
+from sluice.rows.identities import naming, treatment
+from sluice.rows.stacks import Beside
 from tests.unit.rows.archive_files import PACKS, jsonl, png, taken, tarred, zipped
+from tests.unit.rows.stored import contents
 
 ROWS = [{"image_path": f"images/{n}.png", "question": f"q{n}", "output": f"a{n}"} for n in range(5)]
 IMAGES = {f"images/{n}.png": png(n) for n in range(5)}
@@ -106,11 +112,57 @@ def test_dicom_files_are_rows_by_themselves_without_who_is_on_them():
     content = DICOM.read_bytes()
     found = taken(tarred({"study/1": content, "study/2.dcm": content, "DICOMDIR": b"x"}), "a.tar", "caption")
     rows = found.rows
-    assert [row["images"] for row in rows] == [[content], [content]] and {row["group"] for row in rows} == {"study"}
+    assert [row["images"] for row in rows] == [[content], [content]] and {row["group"] for row in rows} == {"1CT1"}
     said = rows[0]["messages"][1]["content"]
     assert "modality CT" in said and "rows 128" in said and "CompressedSamples" not in str(rows[0]["messages"])
     ((media, _),) = found.assets.values()
     assert (media.type, media.width, media.height) == ("application/dicom", 128, 128)
+
+
+def dicom(**values):
+    dataset = pydicom.dcmread(DICOM)
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(made := io.BytesIO(), enforce_file_format=True)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("policy", ["", "report", "mask"])
+def test_a_patient_is_one_group_of_dicom_rows_and_under_mask_a_pseudonym(policy):
+    key = bytes(range(16))
+    files = {
+        "a/1.dcm": dicom(PatientID="13800138000", StudyInstanceUID="1.2.1"),
+        "b/2.dcm": dicom(PatientID="13800138000", StudyInstanceUID="1.2.2"),
+        "b/3.dcm": dicom(PatientID="P2", StudyInstanceUID="1.2.3"),
+        "c/4.dcm": dicom(PatientID=" ", PatientName="", StudyInstanceUID="1.2.4"),
+    }
+    demands = Demands(deidentify=policy)
+    kept = {}
+
+    def keep(digest, media, data):
+        kept[digest] = data
+
+    beside = Beside(keep=keep, treat=treatment(policy, key), whose=naming(policy, key))
+    texts = {f"{name.removesuffix('.dcm')}.txt": b"x" for name in files}
+    for sidecars, schema in (({}, "caption"), (texts, "caption"), ({}, "classification")):
+        parts = []
+        packed = io.BytesIO(zipped({**files, **sidecars}))
+        convert(packed, "a.zip", Rules(schema, demands=demands), parts.append, beside=beside)
+        rows = contents(parts)
+        assert len(rows) == 4
+        said = {pydicom.dcmread(io.BytesIO(kept[row["images"][0]])).PatientID: row["group"] for row in rows}
+        if policy == "mask":
+            assert len(said) == 3 and all(one == other and one.isalpha() for one, other in said.items())
+        else:
+            assert said == {"13800138000": "13800138000", "P2": "P2", "": "1.2.4"}
+
+
+def test_a_broken_dicom_file_is_told_by_its_name():
+    content = DICOM.read_bytes()
+    found = taken(zipped({"cut.dcm": content[:-9000], "no.dcm": b"garbage" * 50}), "a.zip", "caption")
+    cut, no = found.outcome.violations
+    assert (cut.found, cut.repair) == ("`cut.dcm`: one that breaks off in its pixel data", "export or copy it again")
+    assert no.found.startswith("`no.dcm`: ")
 
 
 def bomb():
@@ -153,6 +205,14 @@ def long_name():
     return member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
 
+def negative():
+    """A header that says that what is said of the next file has less than nothing: all that follows, to `tarfile`."""
+    head = bytearray(long_name()[:512])
+    head[124:136] = (-512).to_bytes(12, "big", signed=True)
+    head[148:156] = b"%06o\0 " % (256 + sum(head[:148]) + sum(head[156:]))
+    return bytes(head) + bytes(150 << 20)
+
+
 def sparse():
     member = tarfile.TarInfo("a.png")
     member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
@@ -181,6 +241,7 @@ HOSTILE = {
     "locked.zip": (encrypted, "encrypted-archive"),
     "bomb.zip": (bomb, "file-too-large"),
     "long.tar": (long_name, "unsafe-path"),
+    "negative.tar": (negative, "damaged-file"),
     "cut.zip": (lambda: zipped(FILES)[:-30], "damaged-file"),
     "cut.tar": (lambda: tarred(FILES)[:2000], "damaged-file"),
     "cut.tar.gz": (lambda: tarred(FILES, "w:gz")[:-40], "damaged-file"),
@@ -223,8 +284,8 @@ def test_a_million_members_are_refused_before_they_are_listed():
 
 
 def test_damage_at_any_place_ends_in_an_outcome():
-    for ending in ("zip", "tar", "tar.gz", "tar.zst"):
-        whole = PACKS[ending](FILES)
+    packs = [(ending, PACKS[ending](FILES)) for ending in ("zip", "tar", "tar.gz", "tar.zst")]
+    for ending, whole in [*packs, ("zip", zipped(FILES, zipfile.ZIP_LZMA))]:
         for place in range(0, len(whole), max(1, len(whole) // 25)):
             content = bytearray(whole)
             content[place] ^= 0xFF

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import struct
 import sys
 from typing import Any
 
@@ -225,6 +226,40 @@ def test_what_bytes_are_is_found_by_decoding_them():
         shown = Image.open(io.BytesIO(as_png(image(form))))
         assert (shown.format, shown.size) == ("PNG", (8, 6))
     assert [look(sound(form)).type for form in ("WAV", "FLAC", "OGG")] == ["audio/wav", "audio/flac", "audio/ogg"]
+
+
+def test_pixels_of_more_than_8_bits_are_shown_and_not_clipped():
+    tones = np.arange(0, 64000, 1000).reshape(8, 8)
+    pgm = b"P5 8 8 65535\n" + tones.astype(">u2").tobytes()
+    assert (np.asarray(Image.open(io.BytesIO(as_png(pgm)))) == tones).all()
+    for numbers in (tones.astype(np.int32) * 1000, tones.astype(np.float32) / 64000):
+        sink = io.BytesIO()
+        Image.fromarray(numbers).save(sink, "TIFF")
+        shown = np.asarray(Image.open(io.BytesIO(as_png(sink.getvalue()))))
+        assert (shown == np.rint(tones / 63000 * 255)).all()
+
+
+def test_an_image_is_shown_upright_and_without_what_its_camera_says():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "of somebody"
+    for form in ("JPEG", "PNG", "TIFF"):
+        sink = io.BytesIO()
+        Image.new("RGB", (8, 6)).save(sink, form, exif=exif)
+        shown = as_png(sink.getvalue())
+        assert Image.open(io.BytesIO(shown)).size == (6, 8)
+        assert b"somebody" in sink.getvalue() and b"somebody" not in shown
+
+
+def test_a_later_frame_may_not_be_absurd_either():
+    sink, tag = io.BytesIO(), struct.Struct("<HHLL")
+    Image.new("L", (8, 6)).save(sink, "TIFF", save_all=True, append_images=[Image.new("L", (8, 6), 1)])
+    content = bytearray(sink.getvalue())
+    place = content.rindex(tag.pack(256, 4, 1, 8))
+    for number in (256, 257):
+        tag.pack_into(content, place + 12 * (number - 256), number, 4, 1, 10_000)
+    assert as_png(bytes(content), 0)
+    with pytest.raises(UndecodableError, match="asset-too-large"):
+        as_png(bytes(content), 1)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])

@@ -10,9 +10,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from kit.rpc.errors import Invalid
+from sluice.rows.assets import Trouble
+from sluice.rows.deidentify import Policy
 from sluice.rows.deidentify.dicom import BurnedInAnnotation, Dates, Deidentified, deidentify
 from sluice.rows.deidentify.profile import Action, action, table
+from sluice.rows.identities import treatment
+from sluice.rows.media import Media
 from sluice.rows.media.dicom import UnreadableDicom, parse, quiet, read
+from sluice.rows.media.looking import DICOM
 
 KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
 FILES = sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
@@ -102,6 +107,37 @@ def test_the_file_says_what_was_done_and_the_picture_is_as_it_was() -> None:
     assert (done.StudyDate, done.PatientSex, done.PatientName) == ("", "", "")
     assert (done.Modality, done.BodyPartExamined, done.PixelData) == ("CT", "CHEST", bytes(range(16)))
     assert done.file_meta.MediaStorageSOPInstanceUID == done.SOPInstanceUID != "1.2.3.4.1"
+
+
+def put_in(data: bytes, tag: int, representation: bytes, content: bytes) -> bytes:
+    """The file with an attribute as no tool would write it, right before the number of its rows."""
+    place = data.index(b"\x28\x00\x10\x00US")
+    head = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, representation, 0, len(content))
+    return data[:place] + head + content + data[place:]
+
+
+@pytest.mark.parametrize("tag", [0x00180015, 0x00180022, 0x00180023, 0x00280303])
+@pytest.mark.parametrize("representation", [b"UN", b"OB"])
+def test_bytes_in_the_place_of_something_else_go(tag: int, representation: bytes) -> None:
+    name = struct.pack("<HHL", 0x0010, 0x0010, 8) + b"S9012X^A"
+    hidden = b"\xfe\xff\x00\xe0" + struct.pack("<L", len(name)) + name
+    data = put_in(file_of(image()), tag, representation, hidden)
+    assert b"S9012X" in data and b"S9012X" not in deidentify(data, KEY).data
+
+
+def test_a_policy_that_refuses_takes_what_says_that_it_is_clean_and_survives_nonsense() -> None:
+    refuse, media = treatment(Policy.REFUSE, b""), Media(DICOM, 4, 4)
+    clean = file_of(image(PatientIdentityRemoved="YES"))
+    assert refuse(clean, media) is clean
+    overlay = clean.replace(b"\xe0\x7f\x10\x00", struct.pack("<HH2sH3s", 0x6000, 0x0102, b"US", 3, b"abc"), 1)
+    for content, kind in ((file_of(image()), "identifies-person"), (overlay, "undecodable-image")):
+        with pytest.raises(Trouble, match=kind):
+            refuse(content, media)
+
+
+def test_what_stands_behind_the_picture_goes() -> None:
+    data = file_of(image(PixelData=bytes(range(16)) + b"S9013X"))
+    assert b"S9013X" in data and after(deidentify(data, KEY)).PixelData == bytes(range(16))
 
 
 def test_uids_stay_consistent_across_files_with_one_key() -> None:

@@ -21,6 +21,8 @@ def refuse(event, arguments):
         raise SystemExit(f"asks the network: {event} {arguments}")
 
 sys.addaudithook(refuse)
+# As where nothing trains: spaCy and Presidio import both where they are, use neither, and take seconds to do so.
+sys.modules["torch"] = sys.modules["transformers"] = None
 from sluice.rows.deidentify.recognizers import RECOGNIZERS, recognizers
 from sluice.rows.deidentify.recognizers.presidio import PIECE, presidio
 from sluice.rows.deidentify.text import find

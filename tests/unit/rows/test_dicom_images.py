@@ -113,7 +113,7 @@ def test_attributes_are_codes_and_nothing_else() -> None:
         ({"NumberOfFrames": 2**31 - 1}, "frames of"),
         ({"NumberOfFrames": -1}, "frames of"),
         ({"SamplesPerPixel": 60000}, "60000"),
-        ({"Rows": 8000, "Columns": 8000}, "cannot be shown"),
+        ({"Rows": 8000, "Columns": 8000}, "breaks off in its pixel data"),
         ({"Rows": 0}, "Rows is missing"),
         ({"BitsAllocated": 4096}, "cannot be shown"),
     ],

@@ -53,7 +53,7 @@ def test_a_file_in_another_encoding_is_told_once_and_repaired(name: str, encodin
     told, none = run(content, name)
     said = "UTF-16" if encoding == "utf-16" else "GB18030"
     assert [(each.row, each.kind, each.found) for each in told.violations] == [(0, "wrong-encoding", f"text in {said}")]
-    assert none == [] and "`fix`" in told.violations[0].repair
+    assert none == [] and "--fix" in told.violations[0].repair
     repaired, rows = run(content, name, fix=True)
     assert rows == EXPECTED and repaired.accepted and repaired.fixed == {"wrong-encoding": 1}
     packed, rows = run(gzip.compress(content), f"{name}.gz", fix=True)
@@ -135,3 +135,15 @@ def test_text_comes_through_in_pieces_of_any_size(texts: list[str], encoding: st
 def test_any_bytes_are_taken_or_told(pieces: list[bytes], fix: bool) -> None:
     outcome, _ = run(b'{"prompt": "q", "completion": "' + b"".join(pieces) + b'"}\n', "rows.jsonl", fix=fix)
     assert outcome.row_count + sum(outcome.counts.values()) >= 1
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json"])
+def test_a_parquet_file_of_another_name_is_told_as_one(name: str) -> None:
+    (told,) = run(b"PAR1" + bytes(range(256)) * 8 + b"PAR1", name)[0].violations
+    assert (told.row, told.kind, told.found, told.repair) == (0, "other-format", "a Parquet file", "name it .parquet")
+
+
+def test_odd_rows_of_bytes_that_are_no_text_do_not_reach_arrow() -> None:
+    """It would print a traceback of them, and say that a quote is not closed."""
+    told, rows = run(b"a,b\n1,\xff\x80,3\n1,2\n", "rows.csv")
+    assert [(each.row, each.kind) for each in told.violations] == [(0, "wrong-encoding")] and rows == []

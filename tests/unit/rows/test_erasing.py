@@ -77,6 +77,13 @@ def test_of_rows_put_aside_better_one_too_many():
     )
 
 
+def test_a_broken_row_is_known_by_its_escapes_too():
+    raw = ['{"name": "\\u5F20\\u4e09", "text": ', '{"name": "张三", "text": ', '{"name": "\\u5F20", "text": ']
+    lines = b"".join(json.dumps({"row": 1, "content": each}).encode() + b"\n" for each in raw)
+    left, gone = erasing.sifted(lines, ["group"], {"张三"})
+    assert gone == 2 and json.loads(left)["content"] == raw[2]
+
+
 def test_a_file_comes_in_without_what_was_forgotten():
     content = b"".join(json.dumps({"patient": f"P{number}", "text": "t"}).encode() + b"\n" for number in range(10))
     wrong = b'{"patient": "P3", "txt": 1}\n{"patient": "P4", "txt": 1}\n'

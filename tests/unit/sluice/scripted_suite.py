@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from grpc_status import rpc_status
 
-from kit.rpc.errors import Fault, Invalid, NotFound, StateConflict, to_status
+from kit.rpc.errors import Corrupt, Fault, Invalid, NotFound, StateConflict, to_status
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.evaluator import v1 as evaluator
@@ -33,6 +33,11 @@ class Script:
     rows: bytes = b""
     #: A WriteUpload breaks with UNAVAILABLE after so many chunks, once for each entry.
     breaks: list[int] = field(default_factory=list)
+    feed: dataset.Feed = field(default_factory=dataset.Feed)
+    #: Called before each answer about the feed.
+    looked_at_feed: Callable[[], None] = lambda: None
+    #: The offset of the first chunk of each WriteUpload.
+    starts: list[int] = field(default_factory=list)
     #: The bytes of assets, by digest, and how often each came.
     assets: dict[str, bytes] = field(default_factory=dict)
     asset_counts: dict[str, int] = field(default_factory=dict)
@@ -164,6 +169,9 @@ class Uploads(dataset.UploadServiceServicer):
             )  # fmt: skip
             script.received[name] = bytearray()
         first = dataset.Upload(name=script.upload_of_request[request.request_id], state=dataset.UPLOAD_STATE_OPEN)
+        made = script.uploads[first.name].dataset_version
+        if any(made in blob.dataset_versions for blob in script.damaged):
+            await refuse(context, Corrupt(f"`{made}` is damaged; upload the file again"))
         return dataset.CreateUploadResponse(upload=first)
 
     async def GetUpload(self, request: Any, context: Any) -> Any:
@@ -177,9 +185,12 @@ class Uploads(dataset.UploadServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
             upload = script.uploads[request.name] if request.name else upload
             stored = script.received[upload.name]
+            if upload.state != dataset.UPLOAD_STATE_OPEN:
+                await refuse(context, StateConflict("takes no bytes"))
             if request.offset != len(stored):
                 wrong = StateConflict("wrong offset", reason=errors.ERROR_REASON_WRONG_OFFSET)
                 await refuse(context, wrong)
+            script.starts += [request.offset] * (count == 0)
             stored += request.data
             upload.committed_bytes = len(stored)
             count += 1
@@ -199,11 +210,13 @@ class Uploads(dataset.UploadServiceServicer):
                 row_count=3, split_rows={"train": 2, "test": 1}, task_type="sft", digest=upload.digest,
             )  # fmt: skip
             script.versions[version.name] = version
+            if parent in script.datasets:
+                script.datasets[parent].latest_version = number
             upload.state, upload.dataset_version = dataset.UPLOAD_STATE_COMMITTED, version.name
         return dataset.CommitUploadResponse(upload=upload)
 
     async def WatchUpload(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        yield dataset.WatchUploadResponse(upload=self.script.uploads[request.name])
+        yield dataset.WatchUploadResponse(upload=await found(context, self.script.uploads, request.name, "upload"))
 
 
 class Jobs(trainer.TrainingJobServiceServicer):
@@ -497,6 +510,36 @@ class Access(registry.ApiKeyServiceServicer, registry.ProjectServiceServicer, ev
         await asyncio.Event().wait()
 
 
+class Feeds(dataset.FeedServiceServicer):
+    """One feed, which takes a batch once."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.feed = script.feed
+        self.answers: dict[str, dataset.AppendRowsResponse] = {}
+
+    async def GetFeed(self, request: Any, context: Any) -> Any:
+        if not self.feed.name:
+            await refuse(context, NotFound("no feed"))
+        self.script.looked_at_feed()
+        return dataset.GetFeedResponse(feed=self.feed)
+
+    async def AppendRows(self, request: Any, context: Any) -> Any:
+        if request.request_id not in self.answers:
+            rows = request.rows.count(b"\n")
+            self.feed.name = request.name
+            self.feed.taken_rows += rows
+            self.feed.waiting_rows += rows
+            answer = dataset.AppendRowsResponse(row_count=rows)
+            answer.feed.CopyFrom(self.feed)
+            self.answers[request.request_id] = answer
+        return self.answers[request.request_id]
+
+    async def FlushFeed(self, request: Any, context: Any) -> Any:
+        self.feed.waiting_rows = 0
+        return dataset.FlushFeedResponse(feed=self.feed)
+
+
 class DamagedBlobs:
     """What cannot be read."""
 
@@ -516,6 +559,7 @@ PARTS = (
     (Datasets, (dataset.add_DatasetServiceServicer_to_server, dataset.add_DatasetVersionServiceServicer_to_server)),
     (Uploads, (dataset.add_UploadServiceServicer_to_server,)),
     (Assets, (dataset.add_AssetServiceServicer_to_server,)),
+    (Feeds, (dataset.add_FeedServiceServicer_to_server,)),
     (DamagedBlobs, (dataset.add_DamagedBlobServiceServicer_to_server,)),
     (Jobs, (trainer.add_TrainingJobServiceServicer_to_server,)),
     (Models, (registry.add_ModelServiceServicer_to_server, registry.add_ModelVersionServiceServicer_to_server)),

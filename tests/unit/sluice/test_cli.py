@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +60,8 @@ def decided(verdict: int) -> registry.ModelVersion:
         (["train", "--dataset", "d"], 2, "error: --model is missing"),
         (["train", "--dataset", "d", "--model", "m", "--task-type", "sft", "--layers", "2"], 2, "takes no layers"),
         (["dataset", "upload", "no.jsonl"], 2, "error: there is no file `no.jsonl`"),
+        (["dataset", "upload", os.curdir], 2, "error: `.` is a folder; pack it as .zip or .tar"),
+        (["dataset", "validate", os.curdir], 2, "error: `.` is a folder; pack it as .zip or .tar"),
         (["dataset", "upload", "no.jsonl", "--tag", "x"], 2, "error: `x` is no tag"),
         (["jobs", "show", UUID], 3, "error: job"),
         (["models", "show", "bot@9"], 3, "does not exist"),
@@ -341,12 +342,10 @@ def test_time_left_follows_the_pace_seen():
     )
 
 
-def test_help_is_quick_and_loads_no_grpc():
-    began = time.perf_counter()
-    code = "import sys; from sluice.cli import run; run(['--help']); assert 'grpc' not in sys.modules"
+def test_help_loads_no_grpc():
+    code = "import sys; from sluice.cli import run; run(['--help']); assert not {'grpc', 'polars'} & {*sys.modules}"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Exit codes" in answer.stdout
-    assert time.perf_counter() - began < 10  # a figure belongs in the benchmarks; this only notices a heavy import
 
 
 def test_nothing_that_others_wrote_moves_the_terminal(capsys):

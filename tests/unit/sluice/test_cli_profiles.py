@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from sluice.cli import numbers, screen
+from sluice.cli import forgetting, numbers, screen
+from sluice.cli.options import Session
 from sluice.cli.preview import lines_of, show_row, texts_of
+from sluice.client import profiles
 from sluice.client.profiles import page
 from sluice.dataset import v1 as dataset
 from sluice.rows.profile import find_duplicates, statistics
@@ -116,3 +118,22 @@ def test_repeated_rows_and_differences_are_told_by_number(capsys):
 def test_a_page_of_what_the_suite_told():
     made = page("d@1", described(), repeated(), lang="zh_CN.UTF-8")
     assert "诊断意见书" not in made and "report" in made and 'lang="zh-Hans"' in made
+
+
+async def test_what_is_found_is_read_to_the_end_of_the_stream():
+    ended = []
+
+    async def answers():
+        yield dataset.ReadVersionStatisticsResponse(statistics=dataset.VersionStatistics())
+        ended.append(True)
+
+    assert await profiles._found(answers(), "statistics", profiles.ignore) == dataset.VersionStatistics()
+    assert ended, "else the record of reads has one that was broken off"
+
+
+def test_a_dry_run_is_no_erasure_that_was_done(capsys):
+    told = dataset.Erasure(name="projects/p/datasets/d/erasures/e", dry_run=True, rows_removed=3)
+    told.state = dataset.ERASURE_STATE_DONE
+    assert forgetting._show(Session(), told) == 0
+    out = capsys.readouterr().out
+    assert "dry run" in out and "DONE" not in out and "erasures/e" not in out

@@ -78,5 +78,22 @@ def test_a_folder_that_cannot_be_sent_is_named(client, script: Script, folder, t
     assert script.uploads == {}
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.unlink(missing_ok=True), r"3\.png` cannot be read \(No such file"),
+        (lambda file: file.write_bytes(b"x"), r"3\.png` has changed"),
+        (lambda file: file.write_bytes(b"x" * 99), r"3\.png` has changed"),
+    ],
+)
+def test_a_file_that_changes_after_it_was_hashed_is_named(client, folder, change, said):
+    def hashed(progress):
+        if progress.phase == "listing":
+            change(folder / NAMES[3])
+
+    with pytest.raises(Invalid, match=said):
+        send(client, folder, progress=hashed)
+
+
 def test_an_upload_without_files_is_the_one_it_was(tmp_path):
     assert str(uploads.Wishes()) == "" == assets.identity([])

@@ -51,6 +51,13 @@ def test_rows_that_were_put_aside_are_said_to_be_as_they_came(script: Script, ad
     assert "they are as they came, with whatever in them identifies people" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("policy", "said"), [("mask", "masked: 1 ×"), ("report", "still in the rows: 1 ×")])
+def test_it_is_said_whether_what_identifies_people_is_still_there(policy, said, file, monkeypatch, capsys):
+    monkeypatch.setenv("LANGUAGE", "en")
+    assert run(["dataset", "validate", str(file), "--deidentify", policy]) == 0
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_same_is_done_on_this_machine(file, capsys):
     assert run(["dataset", "validate", str(file), *OPTIONS, "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)

@@ -54,3 +54,19 @@ def test_what_the_suite_refuses_is_told_in_chinese(script: Script, address, tmp_
     script.refusals = [refusal]
     assert run(["dataset", "upload", str(file), "--task-type", "pretrain", "--json"]) == 2
     assert found in capsys.readouterr().out  # programs read English
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "hinted"),
+    [
+        ('{"prompt": "p", "completion": 1}', [], True),
+        ('{"prompt": "p", "completion": ""}', [], False),
+        ('{"prompt": "p", "completion": 1, "id": []}', ["--fix"], False),
+    ],
+)
+def test_fix_is_advised_where_it_was_not_given_and_repairs_something(row, options, hinted, tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{row}\n")
+    assert run(["dataset", "validate", str(file), *options]) == 2
+    said = capsys.readouterr().err
+    assert ("--fix makes" in said) is hinted and "--on-error=quarantine" in said

@@ -31,7 +31,7 @@ print("stopped")
 
 def test_a_full_disk_ends_nothing_that_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "log")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "told of sleeper\nstopped\n"), done.stderr
     assert done.stderr == "the process ids cannot be written: No space left on device\n"
 

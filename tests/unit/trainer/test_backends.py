@@ -5,11 +5,11 @@ import json
 import pytest
 
 from kit.rpc.errors import Unavailable
+from kit.rpc.ports import free_port
 from services.trainer.backends.attempts import agent_environ, agent_log
 from services.trainer.backends.ray import RayBackend
 from services.trainer.settings import TrainerSettings
 from sluice.trainer import v1 as trainer
-from tests.servers import free_port
 
 JOB = trainer.TrainingJob(name="projects/p/trainingJobs/j", traceparent="00-a-b-01")
 SECRETS = {

@@ -11,20 +11,20 @@ from training_jobs import S, sft_spec
 
 import services.trainer
 from kit.rpc.errors import Invalid, Stale, StateConflict
-from kit.store import Database, OutboxRow, check, migrate
+from kit.store import Database, OutboxRow, check
 from services.trainer import commands, store
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
+from tests.migrated import migrated
 
 RESULT = trainer.TrainingResult(dataset_digest="sha256:" + "0" * 64)
 
 
 @pytest.fixture
 async def database() -> AsyncIterator[Database]:
-    opened = await Database.open("sqlite://", service="trainer")
-    await migrate(opened, Path(services.trainer.__file__).parent / "migrations" / "versions")
+    opened = await migrated(services.trainer)
     yield opened
     await opened.close()
 

@@ -9,7 +9,7 @@ from training_jobs import S, sft_spec
 
 import services.trainer
 from kit.rpc.errors import NotFound, Unavailable
-from kit.store import Database, migrate
+from kit.store import Database
 from services.trainer import commands, store
 from services.trainer.backends.local import LocalBackend
 from services.trainer.folders import JobFolder
@@ -17,6 +17,7 @@ from services.trainer.supervisor import Supervisor
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
+from tests.migrated import migrated
 
 
 class World:
@@ -79,8 +80,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    database = await Database.open("sqlite://", service="trainer")
-    await migrate(database, Path(services.trainer.__file__).parent / "migrations" / "versions")
+    database = await migrated(services.trainer)
     made = World(database, tmp_path / "jobs")
     yield made
     async with database.read() as session:

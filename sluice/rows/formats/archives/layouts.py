@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from sluice.rows.formats.archives.contract import Archive, RefusedArchiveError
+from sluice.rows.identities import Whose
 from sluice.rows.names import UnknownFormatError, check_file_name
 from sluice.rows.paths import IMAGES, SOUNDS, is_litter, may_be_asset, suffix_of
 from sluice.rows.violations import MAX_ROW_BYTES
@@ -39,8 +40,11 @@ class Source:
     columns: dict[str, str]
 
 
-def sources(archive: Archive, row_schema: str) -> Iterator[Source]:
-    """The rows of an archive, file by file, each read before the next is asked for. Raises RefusedArchiveError."""
+def sources(archive: Archive, row_schema: str, whose: Whose) -> Iterator[Source]:
+    """The rows of an archive, file by file, each read before the next is asked for. Raises RefusedArchiveError.
+
+    Rows that are made up of DICOM files are grouped by patient, as `whose` calls them.
+    """
     names = [member.name for member in archive.members if not is_litter(member.name)]
     assets = [name for name in names if may_be_asset(name) and not _has_rows(name)]
     keys = {_key(name)[0] for name in assets if suffix_of(name)}
@@ -50,11 +54,11 @@ def sources(archive: Archive, row_schema: str) -> Iterator[Source]:
     if rows:
         yield from _files(archive, rows)
     elif beside:
-        yield _made("", lambda: _samples(archive, assets, beside))
+        yield _made("", lambda: _samples(archive, assets, beside, whose))
     elif row_schema == "classification" and shown and all("/" in name for name in shown):
-        yield _made("", lambda: (_labeled(name) for name in shown))
+        yield _made("", lambda: _labeled(archive, shown, whose))
     elif any(_is_dicom(name) for name in assets):
-        yield _made("", lambda: _described(archive, [name for name in assets if _is_dicom(name)]))
+        yield _made("", lambda: _described(archive, [name for name in assets if _is_dicom(name)], whose))
     else:
         found = f"{len(assets)} images or sounds, and no rows" if assets else "none"
         expected = "a file with rows in the archive, such as rows.jsonl or metadata.csv"
@@ -75,8 +79,9 @@ def _files(archive: Archive, rows: Sequence[str]) -> Iterator[Source]:
         yield Source(name, base, file, size, named)
 
 
-def _samples(archive: Archive, assets: Sequence[str], beside: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _samples(archive: Archive, assets: Sequence[str], beside: Sequence[str], whose: Whose) -> Iterator[dict[str, Any]]:
     """A row for each sample: members whose names are equal up to the first dot."""
+    groups = {_key(name)[0]: group for name, group in _groups(archive, assets, whose).items()}
     named: dict[str, list[str]] = {}
     for name in assets:
         named.setdefault(_key(name)[0], []).append(name)
@@ -88,7 +93,7 @@ def _samples(archive: Archive, assets: Sequence[str], beside: Sequence[str]) -> 
             yield row
             row = {}
         if not row:
-            row = {"id": key, **_media(sorted(named.pop(key, [])))}
+            row = {"id": key, **groups.get(key, {}), **_media(sorted(named.pop(key, [])))}
         before = key
         if size > MAX_ROW_BYTES:
             raise RefusedArchiveError("row-too-large", "at most 3 MiB of text a sample", "more", "split the sample")
@@ -96,7 +101,7 @@ def _samples(archive: Archive, assets: Sequence[str], beside: Sequence[str]) -> 
     if row:
         yield row
     for key, left in named.items():  # images without anything beside them: their rows lack what the task asks for
-        yield {"id": key, **_media(sorted(left))}
+        yield {"id": key, **groups.get(key, {}), **_media(sorted(left))}
 
 
 def _sidecar(part: str, content: bytes) -> dict[str, Any]:
@@ -118,25 +123,46 @@ def _media(names: Sequence[str]) -> dict[str, list[str]]:
     return {kind: found for kind, found in (("images", images), ("audios", sounds)) if found}
 
 
-def _labeled(name: str) -> dict[str, Any]:
-    """An image in a folder that is called as what is on it."""
-    return {**_media([name]), "label": posixpath.basename(posixpath.dirname(name))}
+def _labeled(archive: Archive, names: Sequence[str], whose: Whose) -> Iterator[dict[str, Any]]:
+    """Images in folders that are called as what is on them."""
+    groups = _groups(archive, names, whose)
+    for name in names:
+        yield {**groups.get(name, {}), **_media([name]), "label": posixpath.basename(posixpath.dirname(name))}
 
 
-def _described(archive: Archive, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """DICOM files as rows: what their headers say that identifies nobody. A folder, such as a study, is a group."""
-    from sluice.rows.media import dicom
+def _groups(archive: Archive, names: Sequence[str], whose: Whose) -> dict[str, dict[str, str]]:
+    """By name of each DICOM file that tells of its patient, the group of its row."""
+    found = [name for name in names if _is_dicom(name)]
+    headers = ((name, _header(file, size, whose)[0]) for name, file, size in archive.each(found)) if found else ()
+    return {name: {"group": patient} for name, patient in headers if patient}
 
+
+def _described(archive: Archive, names: Sequence[str], whose: Whose) -> Iterator[dict[str, Any]]:
+    """DICOM files as rows: what their headers say that identifies nobody.
+
+    Their group is the patient, who may have many studies, and where the file tells of none the folder.
+    """
     for name, file, size in archive.each(names):
+        patient, said = _header(file, size, whose)
         row: dict[str, Any] = {"image": name}
-        if folder := posixpath.dirname(name):
-            row["group"] = folder
-        try:
-            said = dicom.describe(file.read(min(size, dicom.MAX_FILE_BYTES) + 1))
-        except dicom.UnreadableDicom:
-            said = {}  # what is wrong with it is found when its image is looked at
+        if group := patient or posixpath.dirname(name):
+            row["group"] = group
         words = [f"{key.replace('_', ' ')} {value}" for key, value in said.items()]
         yield {**row, "text": ", ".join(words) or "DICOM", "tags": [f"{key}={value}" for key, value in said.items()]}
+
+
+def _header(file: BinaryIO, size: int, whose: Whose) -> tuple[str, dict[str, str | int]]:
+    """Whose a DICOM file is, and what it says beside; nothing where it cannot be read: its image tells why."""
+    from sluice.rows.media import dicom
+
+    patient = ""
+    try:
+        dataset = dicom.parse(file.read(min(size, dicom.MAX_FILE_BYTES) + 1))
+        with dicom.translated("read"):
+            patient = whose(dataset)
+        return patient, dicom.describe(dataset)
+    except dicom.UnreadableDicom:
+        return patient, {}
 
 
 def _made(name: str, rows: Callable[[], Iterator[dict[str, Any]]]) -> Source:

@@ -38,6 +38,8 @@ class _Info(tarfile.TarInfo):
             if buf.strip(b"\0"):
                 raise DamagedError("tar") from error
             raise  # the end, of zeros or of the file
+        if info.size < 0:  # tarfile would read all there is, or the same header again
+            raise DamagedError("tar")
         if info.type in _ABOUT and info.size > MAX_ABOUT_BYTES:
             raise RefusedArchiveError("unsafe-path", "names of files", "one of more than a megabyte", "pack it again")
         return info

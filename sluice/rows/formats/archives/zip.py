@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import stat
 import struct
 import zipfile
@@ -26,7 +27,7 @@ _END, _END64, _LOCATOR = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _ENTRY = b"PK\1\2"
 _ENTRY_BYTES = 46
 _UTF8 = 0x800
-_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError, ValueError, UnicodeDecodeError)
+_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, OSError, ValueError)
 
 
 class Zip:

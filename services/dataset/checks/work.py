@@ -42,7 +42,3 @@ def main() -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]
         wires.send(wire.BROKE, wire.encode(wire.Broke(type(error).__name__, place.filename, place.lineno or 0)))
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
