@@ -91,11 +91,10 @@ def delete(
     ):
         return exits.CONFLICT
     deleted = session.client.datasets.delete(name, reason, force=force, etag=found.etag)
-    order = session.client.erasures.list(name, 1)[0].name
-    done = _follow(session, order)
-    fields = {"dataset": deleted.name, "deleted": words.when(deleted.delete_time), "erasure": done.name}
+    done, gone = _follow(session, deleted.erasure), deleted.dataset
+    fields = {"dataset": gone.name, "deleted": words.when(gone.delete_time), "erasure": done.name}
     removed = f"{done.rows_removed} in all versions" if done.version_count > 1 else done.rows_removed
-    screen.fields(session, deleted, {**fields, "state": _state(done), "rows": removed})
+    screen.fields(session, gone, {**fields, "state": _state(done), "rows": removed})
     return exits.OK if _is_done(done) else exits.FAILED
 
 

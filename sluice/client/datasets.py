@@ -63,9 +63,9 @@ class Datasets:
         what is appended takes over those of the newest version where it says nothing. ``fix`` makes the repairs that
         violations propose; ``quarantine`` puts rows that are wrong aside and takes the others. ``demands`` are what is
         asked of rows beyond their schema, such as that they identify nobody. ``assets`` is the folder in which the
-        images and sounds lie that rows name by path; those that the project has are not sent. ``progress`` is called
-        as bytes are hashed and sent and rows checked. Raises RowsRefused (row,
-        field, repair) when rows break the rules of the task type, Invalid for a bad file or a bad expression.
+        images and sounds lie that rows name by path; what a dataset that you may read has already is not sent.
+        ``progress`` is called as bytes are hashed and sent and rows checked. Raises RowsRefused (row, field, repair)
+        when rows break the rules of the task type, Invalid for a bad file or a bad expression.
         """
         path = Path(path)
         folder = Path(assets) if assets else None
@@ -137,15 +137,19 @@ class Datasets:
         if task_type:
             values["task_type"] = task_type
         if not values:
-            raise Invalid("nothing is to be changed; give a description, modalities, tags or a classification")
+            raise Invalid(
+                "nothing is to be changed; give a description, modalities, tags, a classification or the like"
+            )
         wanted = dataset.Dataset(name=names.dataset(self._connection.project, name), etag=etag, **values)
         request = dataset.UpdateDatasetRequest(dataset=wanted)
         request.update_mask.paths.extend(values)
         answer: dataset.UpdateDatasetResponse = await self._connection.call(self._datasets.UpdateDataset, request)
         return answer.dataset
 
-    async def delete(self, name: str, reason: str, *, force: bool = False, etag: str = "") -> dataset.Dataset:
-        """Deletes a dataset for good: its rows are shredded, its name stays taken. `erasures.list` has the tombstone.
+    async def delete(
+        self, name: str, reason: str, *, force: bool = False, etag: str = ""
+    ) -> dataset.DeleteDatasetResponse:
+        """Deletes a dataset for good: its rows are shredded, its name stays taken. ``erasure`` names the tombstone.
 
         With ``force`` its versions are deleted with it, and uploads given up that are not complete. Raises NotFound,
         Denied unless the caller owns it or is an administrator, and StateConflict while something needs it.
@@ -154,7 +158,7 @@ class Datasets:
             name=names.dataset(self._connection.project, name), reason=reason, force=force, etag=etag
         )
         answer: dataset.DeleteDatasetResponse = await self._connection.call(self._datasets.DeleteDataset, request)
-        return answer.dataset
+        return answer
 
     async def version(self, name: str) -> dataset.DatasetVersion:
         """One version: `bank-intents@3`, or the newest for `bank-intents`; raises NotFound."""

@@ -118,7 +118,7 @@ def test_a_dataset_is_deleted_and_its_tombstone_stays(running, project, client, 
     upload(client, tmp_path, "d", rows("P1", "P17"))
     with pytest.raises(StateConflict, match="versions: 1"):
         client.datasets.delete("d", "by mistake")
-    assert client.datasets.delete("d", "by mistake", force=True).delete_time.seconds
+    assert client.datasets.delete("d", "by mistake", force=True).dataset.delete_time.seconds
     (tombstone,) = client.erasures.list("d")
     assert list(client.erasures.watch(tombstone.name))[-1].state == DONE
     assert client.datasets.list() == [] and not blobs(running, project)
