@@ -2,8 +2,8 @@
 
 import sys
 
-from benchmarks import dataset, pipeline
+from benchmarks import dataset, pipeline, planner
 from benchmarks.runner import run
 
 if __name__ == "__main__":
-    sys.exit(run({**pipeline.MEASURES, **dataset.MEASURES}, on_demand=["first_score_s"]))
+    sys.exit(run({**pipeline.MEASURES, **dataset.MEASURES, **planner.MEASURES}, on_demand=["first_score_s"]))

@@ -70,6 +70,12 @@ MODEL_VERSION = _resolve(
     ),
 )
 
+TASK_TYPE = _resolve(
+    registry.TaskTypeState,
+    "TASK_TYPE_STATE_",
+    _table(PROPOSED="APPROVED DECLINED", APPROVED="RETIRED", DECLINED="PROPOSED", RETIRED=""),
+)
+
 ROLLOUT = _resolve(
     gateway.RolloutState,
     "ROLLOUT_STATE_",

@@ -65,6 +65,7 @@ class Registry(registry.ModelVersionServiceServicer):
     def __init__(self) -> None:
         self.versions: dict[str, registry.ModelVersion] = {}
         self.asked = 0
+        self.interface = "chat"
 
     def put(self, number: int, state: int = registry.MODEL_VERSION_STATE_APPROVED) -> str:
         """Makes or changes a version."""
@@ -72,7 +73,7 @@ class Registry(registry.ModelVersionServiceServicer):
         artifact = types.Artifact(kind=types.ARTIFACT_KIND_FULL, digest=digest(number))
         artifact.files.add(path="config.json", digest=digest(number), size_bytes=1)
         self.versions[name] = registry.ModelVersion(
-            name=name, state=state, artifact=artifact, task_type="sft", interface="chat", endpoint="m"
+            name=name, state=state, artifact=artifact, task_type="sft", interface=self.interface, endpoint="m"
         )
         return name
 
@@ -92,11 +93,13 @@ class Host(gateway.EngineHostServiceServicer):
         self.loaded: dict[str, gateway.LoadedModel] = {}
         self.refusals: dict[str, Fault] = {}
         self.loads: list[str] = []
+        self.interfaces: set[str] = set()
         self.listed = 0
 
     async def LoadModel(self, request: gateway.LoadModelRequest, context: Any) -> gateway.LoadModelResponse:
         wanted = request.artifact.digest
         self.loads.append(wanted)
+        self.interfaces.add(request.interface)
         if wanted in self.refusals:
             raise self.refusals[wanted]
         model = gateway.LoadedModel(digest=wanted, engine="vllm", host="here")

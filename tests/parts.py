@@ -34,6 +34,7 @@ PARTS = (
     Part("edges-own", r"dies_at_a_state_edge"),
     Part("edges-dataset", r"faults/test_dataset_"),
     Part("s3", r"integration/test_dataset_s3"),
+    Part("engines", r"integration/test_vllm_"),
     Part("broker", r"test_the_broker_"),
     Part("events", r"test_every_event_comes_ten_times"),
     Part("restarts", r"test_all_are_killed_at_once"),

@@ -242,7 +242,7 @@ class Pipeline:
                     engine.post("/_fake/faults", json={**faults, "only": only}).raise_for_status()
 
     def _rollout(self, version: str, wanted: Callable[[gateway.Rollout], bool]) -> gateway.Rollout | None:
-        found = self.client.rollouts.list(ENDPOINT, filter=f'model_version = "{version}"')
+        found = self.client.rollouts.list(filter=f'model_version = "{version}"')
         return next(filter(wanted, found), None)
 
     def close(self) -> None:

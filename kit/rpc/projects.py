@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from kit.rpc.errors import Invalid
+from kit.rpc.fields import texts_and_messages
 from kit.rpc.names import project_of
 
 OWN_FIELDS = ("name", "parent")
@@ -24,7 +25,7 @@ def projects_of(message: Message) -> list[str]:
 
 
 def _projects(message: Message) -> Iterator[str]:
-    for field, value in message.ListFields():
+    for field, value in texts_and_messages(message):
         for part in _parts(field, value):
             if isinstance(part, Message):
                 yield from _projects(part)

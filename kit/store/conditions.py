@@ -127,12 +127,12 @@ class Conditions:
         return clause
 
     def value(self, field: str, text: str) -> Any:
-        """`RUNNING` as the number of JOB_STATE_RUNNING, `7`, `true` or a time as the column's type wants it."""
+        """`RUNNING`, or `running`, as the number of JOB_STATE_RUNNING, `7`, `true` or a time: as the column is."""
         cannot = f"filter compares `{field}` with `{text}`, which it can never be"
         if field in self.enums:
             names = self.enums[field].DESCRIPTOR.values_by_name
             prefix = next(iter(names)).removesuffix("UNSPECIFIED")
-            known = names.get(text) or names.get(prefix + text)
+            known = names.get(text.upper()) or names.get(prefix + text.upper())
             if known is None:
                 short = ", ".join(name.removeprefix(prefix) for name in list(names)[1:])
                 raise filters.wrong(cannot, f"it is one of {short}")

@@ -15,6 +15,7 @@ from services.dataset.feeds.supervisor import FeedSupervisor
 from services.dataset.governance import overhearing
 from services.dataset.governance.audit import Audit
 from services.dataset.governance.guard import Guard, guarded, principals
+from services.dataset.labels import Labels
 from services.dataset.media.rendering import Renderer
 from services.dataset.scrubber import Scrubber
 from services.dataset.servicer import (
@@ -34,6 +35,7 @@ from services.dataset.settings import DatasetSettings
 from services.dataset.supervisor import UploadSupervisor
 from services.dataset.uploads.staged import Recent
 from sluice.dataset import v1 as dataset
+from sluice.registry import v1 as registry
 
 
 @asynccontextmanager
@@ -47,6 +49,7 @@ async def application(settings: DatasetSettings) -> AsyncIterator[Server]:
         record = Audit(database)
         guard = Guard(database, record, principals(runtime.access, settings.enable_auth))
         renderer = Renderer(spare)
+        labels = Labels(registry.TaskTypeServiceStub(runtime.channel("registry")))
         servicers = [
             (
                 dataset.add_AssetServiceServicer_to_server,
@@ -55,14 +58,14 @@ async def application(settings: DatasetSettings) -> AsyncIterator[Server]:
             (dataset.add_AuditEntryServiceServicer_to_server, AuditEntryServicer(database)),
             (dataset.add_DamagedBlobServiceServicer_to_server, DamagedBlobServicer(database, scrubber)),
             (dataset.add_DatasetProfileServiceServicer_to_server, DatasetProfileServicer(supervisor.analyst)),
-            (dataset.add_DatasetServiceServicer_to_server, DatasetServicer(database)),
+            (dataset.add_DatasetServiceServicer_to_server, DatasetServicer(database, labels)),
             (dataset.add_ErasureServiceServicer_to_server, ErasureServicer(database, PredicateStore(database, blobs))),
-            (dataset.add_FeedServiceServicer_to_server, FeedServicer(database, blobs)),
+            (dataset.add_FeedServiceServicer_to_server, FeedServicer(database, blobs, labels)),
             (dataset.add_GrantServiceServicer_to_server, GrantServicer(database)),
             (dataset.add_ModelUseServiceServicer_to_server, ModelUseServicer(database)),
             (
                 dataset.add_UploadServiceServicer_to_server,
-                UploadServicer(database, blobs, spare, recent, scrubber.is_damaged),
+                UploadServicer(database, blobs, spare, recent, scrubber.is_damaged, labels),
             ),
             (dataset.add_DatasetVersionServiceServicer_to_server, DatasetVersionServicer(database, blobs)),
         ]

@@ -17,6 +17,7 @@ from services.dataset.checks import Outcome
 from services.dataset.feeds import commands as feeds_commands
 from services.dataset.feeds.store import FEEDS
 from services.dataset.governance import grants
+from services.dataset.labels import Asked, built_in
 from services.dataset.media import assets
 from services.dataset.uploads import demands
 from services.dataset.uploads import domain as uploads
@@ -24,10 +25,10 @@ from services.dataset.uploads.news import New, UncomparedError, rows_new
 from sluice.dataset import v1 as dataset
 
 
-async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset) -> dataset.Dataset:
-    """Creates an empty dataset."""
+async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset, row_schema: str = "") -> dataset.Dataset:
+    """Creates an empty dataset; ``row_schema`` is that of a task type of the project."""
     owner = current_call().principal.name
-    new = domain.new_dataset(parent, wanted, owner)
+    new = domain.new_dataset(parent, wanted, owner, row_schema)
     for former in await store.DATASETS.find(unit.session, name=new.name, state=store.DELETED):
         domain.check_there(former)
     created = await store.DATASETS.insert(unit, new)
@@ -35,15 +36,18 @@ async def create_dataset(unit: Unit, parent: str, wanted: dataset.Dataset) -> da
     return created
 
 
-async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -> dataset.Dataset:
-    """Changes what people say of a dataset."""
+async def update_dataset(
+    unit: Unit, wanted: dataset.Dataset, mask: FieldMask, asked: Asked = built_in
+) -> dataset.Dataset:
+    """Changes what people say of a dataset; ``asked`` is what the registry says of another task type."""
     before = await store.DATASETS.get(unit.session, wanted.name)
     present = dataset.Dataset()
     present.CopyFrom(before)
     masks.apply(present, wanted, mask, domain.changeable(wanted, mask.paths))
     grants.check_change(before, present)
     if present.task_type != before.task_type:
-        await _retype(unit, before, present.task_type)
+        present.row_schema = asked()
+        await _retype(unit, before, present)
     present.classification = present.classification or dataset.CLASSIFICATION_INTERNAL
     validate(present)
     changed = await store.DATASETS.update(unit, present, wanted.etag)
@@ -53,9 +57,9 @@ async def update_dataset(unit: Unit, wanted: dataset.Dataset, mask: FieldMask) -
     return changed
 
 
-async def _retype(unit: Unit, before: dataset.Dataset, task_type: str) -> None:
+async def _retype(unit: Unit, before: dataset.Dataset, present: dataset.Dataset) -> None:
     """Gives up what is on its way into a dataset by the rules of before. Raises StateConflict where rows are in it."""
-    domain.check_task_type(task_type)
+    domain.check_task_type(present.task_type, present.row_schema)
     held = "has versions" if before.latest_version else ""
     if await FEEDS.find(unit.session, parent=before.name):
         held = held or "has a feed"
@@ -169,6 +173,7 @@ async def commit_version(
     domain.show_media(parent, await assets.kinds_of(unit.session, name))
     uploads.note_findings(upload, outcome)
     version = domain.new_version(parent, upload, base_name, base, added, rows_new(newest, outcome.row_count, new))
+    domain.note_columns(version, outcome)
     await parts.hand_over(unit, name, version.name, base)
     await store.insert_version(unit, version, name)
     parent.latest_version = version.version
@@ -178,6 +183,8 @@ async def commit_version(
     await store.UPLOADS.update(unit, upload)
     if upload.feed:
         await feeds_commands.settle_upload(unit, upload)
+    if version.version == 1:
+        await feeds_commands.follow_first(unit, upload)
     unit.emit(
         dataset.DatasetVersionCommitted(
             dataset_version=version.name,

@@ -7,19 +7,23 @@ from collections.abc import Collection, Iterable, Sequence
 from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import id_of, slug
 from services.dataset import parts
+from services.dataset.checks.wire import Outcome
 from services.dataset.parts import PartRow
 from sluice.dataset import v1 as dataset
 from sluice.rows import ROWS_OF_TASK, SPLITS
 
 
-def new_dataset(parent: str, wanted: dataset.Dataset, owner: str = "") -> dataset.Dataset:
-    """A dataset as its owner wants it, under the slug of its name. Raises Invalid for an unknown task type."""
+def new_dataset(parent: str, wanted: dataset.Dataset, owner: str = "", row_schema: str = "") -> dataset.Dataset:
+    """A dataset as its owner wants it, under the slug of its name. Raises Invalid for an unknown task type.
+
+    ``row_schema`` is that of a task type of the project.
+    """
     if id_of(parent) == "-":
         raise Invalid(
             "a dataset lies in one project and `projects/-` means all; name one",
             violations=[("parent", "is no project")],
         )
-    check_task_type(wanted.task_type)
+    check_task_type(wanted.task_type, row_schema)
     return dataset.Dataset(
         name=f"{parent}/datasets/{slug(wanted.display_name)}",
         display_name=wanted.display_name,
@@ -32,15 +36,21 @@ def new_dataset(parent: str, wanted: dataset.Dataset, owner: str = "") -> datase
         owner=owner,
         access=wanted.access or dataset.DATASET_ACCESS_PROJECT,
         retention_days=wanted.retention_days,
+        row_schema=row_schema,
     )
 
 
-def check_task_type(task_type: str) -> None:
-    """Raises Invalid for an unknown task type."""
-    if task_type not in ROWS_OF_TASK:
+def schema_of(of: dataset.Dataset) -> str:
+    """The row schema of a dataset."""
+    return of.row_schema or ROWS_OF_TASK[of.task_type]
+
+
+def check_task_type(task_type: str, row_schema: str = "") -> None:
+    """Raises Invalid for a task type that is neither built in nor, as its ``row_schema`` would tell, of the project."""
+    if not row_schema and task_type not in ROWS_OF_TASK:
         known = ", ".join(f"`{name}`" for name in sorted(ROWS_OF_TASK))
         raise Invalid(
-            f"task_type `{task_type}` is not known; it is one of {known}",
+            f"task_type `{task_type}` is not known; it is one of {known}, or one of the project: `sluice tasks list`",
             violations=[("dataset.task_type", "is not known")],
         )
 
@@ -99,6 +109,14 @@ def new_version(
         forgotten_rows=upload.forgotten_rows,
         identified_counts=upload.identified_counts,
     )
+
+
+def note_columns(version: dataset.DatasetVersion, outcome: Outcome) -> None:
+    """Puts down what the columns of a version's own rows were read from."""
+    version.columns_read.extend(dataset.ColumnRead(column=name, names=outcome.read[name]) for name in outcome.read)
+    version.names_unused.extend(outcome.unused)
+    version.names_unused_more = outcome.unused_more
+    version.sheets_unread = outcome.sheets_unread
 
 
 def show_media(parent: dataset.Dataset, kinds: Iterable[str]) -> None:

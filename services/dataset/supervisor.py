@@ -100,17 +100,16 @@ class UploadSupervisor:
     async def step(self) -> None:
         """One look at what is to be done; checks and erasures go on after it."""
         await self._guarded("", self.erasures.step())
-        if len(self._checks) < CHECKS:
-            async with self.database.read() as session:
-                complete = await store.UPLOADS.find(session, state=dataset.UPLOAD_STATE_VALIDATING)
-            for upload in complete:
-                self._begin(upload, CHECKS)
-        if len(self._checks) < CHECKS - 1:  # a slow sender never keeps a complete file waiting
-            async with self.database.read() as session:
-                arriving = await store.arriving(session, self.database.clock() - AHEAD)
-            for upload in arriving:
-                if upload.name not in self._stalled:
-                    self._begin(upload, CHECKS - 1)
+        if len(self._checks) >= CHECKS:
+            return
+        async with self.database.read() as session:
+            complete = await store.UPLOADS.find(session, state=dataset.UPLOAD_STATE_VALIDATING)
+            arriving = await store.arriving(session, self.database.clock() - AHEAD)
+        for upload in complete:
+            self._begin(upload, CHECKS)
+        for upload in arriving:  # one place stays free of them: a slow sender never keeps a complete file waiting
+            if upload.name not in self._stalled:
+                self._begin(upload, CHECKS - 1)
 
     async def tidy(self) -> None:
         """One look at what is over or given up."""

@@ -1,4 +1,4 @@
-"""Asks a model through the gateway's OpenAI interface, as its users do; what is right is not known here."""
+"""Sends requests to a gateway's HTTP port, as its users do; what is asked and what is right are not known here."""
 
 from __future__ import annotations
 
@@ -63,19 +63,6 @@ class Engine:
                 trust_env=False,  # the environment's proxies are for the world outside
             )
         return self._opened
-
-    async def answer(self, model: str, asked: Mapping[str, Any], max_tokens: int) -> str:
-        """The most probable answer of a model to `messages` or a `prompt`. Raises as ``post``."""
-        kind = "chat/completions" if "messages" in asked else "completions"
-        body = {"model": model, **asked, "max_tokens": max_tokens, "temperature": 0, "seed": 0}
-        try:
-            choice = (await self.post(f"/v1/{kind}", body))["choices"][0]
-            text = choice["message"]["content"] if "messages" in asked else choice["text"]
-        except (KeyError, IndexError, TypeError):
-            text = 0
-        if text is not None and not isinstance(text, str):
-            raise NoAnswer("the engine's answer is not an OpenAI completion")
-        return text or ""
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON that a request gives, after up to five tries.

@@ -12,7 +12,7 @@ from kit.rpc.errors import NotFound, from_rpc_error
 from kit.rpc.names import project_of
 from services.evaluator import domain
 from services.evaluator.metrics import check_metrics
-from services.evaluator.questions import check_schema
+from services.evaluator.questions import CHAT, check_suite
 from sluice.dataset import v1 as dataset
 from sluice.evaluator import v1 as evaluator
 from sluice.gateway import v1 as gateway
@@ -43,10 +43,11 @@ class Peers:
         Raises Invalid for a suite that cannot be run, NotFound, and Unavailable while a peer is away.
         """
         version = await self.model_version(evaluation.model_version)
-        wanted = wanted or domain.default_suite(version, await self.task_type(version.task_type))
+        wanted = wanted or domain.default_suite(version, await self.task_type(version.name, version.task_type))
         check_metrics(wanted.metrics)
         rows = await self.dataset_version(wanted.dataset_version)
-        check_schema((await self.task_type(rows.task_type)).row_schema, rows.name)
+        schema = (await self.task_type(rows.name, rows.task_type)).row_schema
+        check_suite(version.interface or CHAT, schema, wanted.metrics, rows.name)
         suite, note = domain.settle(wanted, rows)
         digest = domain.suite_digest(suite, rows.digest)
         incumbent = await self.incumbent(version)
@@ -71,9 +72,9 @@ class Peers:
         answer = await asked("the registry", self._models.GetModelVersion(request, timeout=PEER_TIMEOUT_S))
         return answer.model_version
 
-    async def task_type(self, task_type: str) -> registry.TaskType:
-        """A task type by its id."""
-        request = registry.GetTaskTypeRequest(name=f"taskTypes/{task_type}")
+    async def task_type(self, of: str, task_type: str) -> registry.TaskType:
+        """The task type, by its id, of a resource; whatever its state, as what exists goes on."""
+        request = registry.GetTaskTypeRequest(name=f"{project_of(of)}/taskTypes/{task_type}")
         answer = await asked("the registry", self._task_types.GetTaskType(request, timeout=PEER_TIMEOUT_S))
         return answer.task_type
 
@@ -86,7 +87,7 @@ class Peers:
     async def row_schema(self, suite: evaluator.Suite) -> str:
         """How the rows of a suite look."""
         rows = await self.dataset_version(suite.dataset_version)
-        return (await self.task_type(rows.task_type)).row_schema
+        return (await self.task_type(rows.name, rows.task_type)).row_schema
 
     async def read_rows(self, suite: evaluator.Suite) -> AsyncIterator[bytes]:
         """The rows of the suite's split, in pieces of whole JSON lines. Also raises Corrupt."""

@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from kit.rpc.errors import StateConflict
 from services.evaluator.bootstrap import interval
-from services.evaluator.metrics import METRICS, Metric, MetricFailed, Statistics
+from services.evaluator.metrics import Metric, MetricFailed, Statistics, kind_of, make
 from services.evaluator.questions import Question
 from sluice.errors import v1 as errors
 from sluice.evaluator import v1 as evaluator
@@ -33,7 +34,8 @@ def make_report(
 ) -> tuple[evaluator.Report, list[evaluator.EvaluationRow]]:
     """The report, without parity and digests, and the result of each row. Blocks: call it in a thread.
 
-    Both versions are scored on the rows that both answered, so that the figures are paired.
+    Both versions are scored on the rows that both answered, so that the figures are paired. A metric that no row
+    asks for is left out.
     Raises MetricFailed when a metric gives no number, StateConflict (ENGINE_FAILED) when no row can be scored.
     """
     rows = [_row(question, candidate, incumbent) for question in questions]
@@ -49,16 +51,10 @@ def make_report(
             reason=errors.ERROR_REASON_ENGINE_FAILED,
         )
     report = evaluator.Report(rows_scored=len(scored), rows_failed=sum(1 for row in rows if row.error))
-    references = [rows[i].reference for i in scored]
     for name in names:
-        metric = METRICS[name]()
-        measured = _measure(name, metric, [rows[i].answer for i in scored], references)
-        for i, statistics in zip(scored, measured, strict=True):
-            rows[i].scores[name] = _checked(name, metric.score_row(statistics))
-        report.metrics.append(_figure(name, metric, measured))
-        if incumbent is not None:
-            others = _measure(name, metric, [rows[i].incumbent_answer for i in scored], references)
-            report.incumbent_metrics.append(_figure(name, metric, others))
+        asked = [i for i in scored if questions[i].kind == kind_of(name)]
+        if asked:
+            _score(report, name, [rows[i] for i in asked], incumbent is not None)
     return report, rows
 
 
@@ -81,6 +77,22 @@ def write_rows(rows: Sequence[evaluator.EvaluationRow]) -> bytes:
 def read_rows(content: bytes) -> Iterator[evaluator.EvaluationRow]:
     """The rows out of JSON lines."""
     return (ParseDict(json.loads(line), evaluator.EvaluationRow()) for line in content.split(b"\n") if line)
+
+
+def _score(report: evaluator.Report, name: str, rows: Sequence[evaluator.EvaluationRow], compared: bool) -> None:
+    """Adds the figures of a metric to the report, and its scores to the rows."""
+    references, answers = [row.reference for row in rows], [row.answer for row in rows]
+    others = [row.incumbent_answer for row in rows] if compared else []
+    try:
+        metric = make(name, chain(references, answers, others))
+    except Exception as error:
+        raise _failed(name, f"raised {type(error).__name__}") from error
+    measured = _measure(name, metric, answers, references)
+    for row, statistics in zip(rows, measured, strict=True):
+        row.scores[name] = _checked(name, metric.score_row(statistics))
+    report.metrics.append(_figure(name, metric, measured))
+    if compared:
+        report.incumbent_metrics.append(_figure(name, metric, _measure(name, metric, others, references)))
 
 
 def _row(question: Question, candidate: Given, incumbent: Given | None) -> evaluator.EvaluationRow:

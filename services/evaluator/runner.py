@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,12 +14,12 @@ from kit.rpc.errors import NotFound
 from kit.rpc.names import project_of
 from kit.store import Database, failpoint
 from kit.telemetry import get_log, span
-from services.evaluator import commands, report, store
+from services.evaluator import commands, heads, report, store
 from services.evaluator.answers import Answers, once, read_whole
 from services.evaluator.asking import Engine, NoAnswer
 from services.evaluator.parity import compare
 from services.evaluator.peers import Peers
-from services.evaluator.questions import Question, read_questions
+from services.evaluator.questions import CHAT, Question, read_questions
 from services.evaluator.report import Given
 from services.evaluator.routes import Lease, Routes
 from sluice.evaluator import v1 as evaluator
@@ -55,7 +56,8 @@ class Runner:
         Raises the fault that stands in the way: Unavailable where another try may help.
         """
         version = await self.peers.model_version(evaluation.model_version)
-        questions = await self._questions(evaluation)
+        interface = version.interface or CHAT
+        questions = await self._questions(evaluation, interface)
         incumbent = await self._known_answers(evaluation)
         versions = [version.name]
         if evaluation.incumbent and incumbent is None:
@@ -71,7 +73,8 @@ class Runner:
             with span("evaluator.ask", rows=len(questions), versions=len(leases)) as asking:
                 given: list[Given] = []
                 for lease in leases:
-                    given.append(await self._ask(evaluation, lease, questions, len(given) * len(questions)))
+                    model = heads.Model(self.engine, lease.model, interface, await self._classes(interface, lease))
+                    given.append(await self._ask(evaluation, lease, model, questions, len(given) * len(questions)))
                 asking.set_attribute("rows_failed", sum(len(each.failed) for each in given))
         with span("evaluator.score", rows=len(questions)):
             other = given[1] if len(given) > 1 else incumbent
@@ -92,10 +95,20 @@ class Runner:
         await self.database.transact(partial(store.doom, space=project, digest=digest, evaluation=name))
         return await self.blobs.put(project, once(rows), digest=digest)
 
-    async def _questions(self, evaluation: evaluator.Evaluation) -> list[Question]:
+    async def _questions(self, evaluation: evaluator.Evaluation, interface: str) -> list[Question]:
         suite = evaluation.suite
         schema = await self.peers.row_schema(suite)
-        return await read_questions(self.peers.read_rows(suite), schema, suite.max_rows, suite.max_tokens)
+        return await read_questions(self.peers.read_rows(suite), interface, schema, suite)
+
+    async def _classes(self, interface: str, lease: Lease) -> heads.Classes:
+        """The classes of a version: an engine names the most probable one, of several only how probable each is."""
+        if interface != "classify":
+            return heads.Classes()
+        version = await self.peers.model_version(lease.version)
+        configs = [file.digest for file in version.artifact.files if file.path == "config.json"]
+        if not configs:
+            return heads.Classes()
+        return heads.Classes.read(json.loads(await read_whole(self.blobs, project_of(lease.version), configs[0])))
 
     async def _known_answers(self, evaluation: evaluator.Evaluation) -> Given | None:
         """What the incumbent answered when it was evaluated under the same suite itself, if it was."""
@@ -122,7 +135,12 @@ class Runner:
         return await compare(content, self.engine, lease.model, self.parity_tolerance)
 
     async def _ask(
-        self, evaluation: evaluator.Evaluation, lease: Lease, questions: Sequence[Question], before: int
+        self,
+        evaluation: evaluator.Evaluation,
+        lease: Lease,
+        model: heads.Model,
+        questions: Sequence[Question],
+        before: int,
     ) -> Given:
         """Asks a version what it has not answered yet; ``before`` answers of others count in the progress.
 
@@ -137,7 +155,7 @@ class Runner:
             for question in left:
                 lease.check()
                 try:
-                    answer = await self.engine.answer(lease.model, question.asked, evaluation.suite.max_tokens)
+                    answer = await heads.answer(model, question, evaluation.suite.max_tokens)
                 except NoAnswer as error:
                     answers.failed[question.row] = str(error)
                 else:

@@ -46,7 +46,9 @@ class Approvals:
     async def weights(self, name: str) -> gateway.LoadModelRequest:
         """What an engine host has to be told to load the version."""
         version = await self.version(name)
-        request = gateway.LoadModelRequest(project=project_of(name), artifact=version.artifact)
+        request = gateway.LoadModelRequest(
+            project=project_of(name), artifact=version.artifact, interface=version.interface
+        )
         if version.base_model_version:
             request.base.CopyFrom((await self.version(version.base_model_version)).artifact)
         return request

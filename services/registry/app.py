@@ -17,8 +17,8 @@ from services.registry.servicer import (
     GatePolicyServicer,
     ModelServicer,
     ProjectServicer,
-    TaskTypeServicer,
 )
+from services.registry.task_type_servicer import TaskTypeServicer
 from services.registry.version_servicer import ModelVersionServicer
 from sluice.registry import v1 as registry
 
@@ -40,7 +40,7 @@ async def application(settings: Settings) -> AsyncIterator[Server]:
             (registry.add_ProjectServiceServicer_to_server, ProjectServicer(database)),
             (registry.add_ApiKeyServiceServicer_to_server, ApiKeyServicer(database, keys.refresh)),
             (registry.add_AccessServiceServicer_to_server, access.AccessServicer(keys)),
-            (registry.add_TaskTypeServiceServicer_to_server, TaskTypeServicer(catalog)),
+            (registry.add_TaskTypeServiceServicer_to_server, TaskTypeServicer(database, catalog)),
             (registry.add_GatePolicyServiceServicer_to_server, GatePolicyServicer(database, catalog)),
             (registry.add_ModelServiceServicer_to_server, ModelServicer(database, catalog)),
             (registry.add_ModelVersionServiceServicer_to_server, versions),

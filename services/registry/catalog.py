@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from google.protobuf.json_format import ParseDict
 
 import tasks
-from kit.rpc.errors import NotFound
-from kit.rpc.names import id_of
 from sluice.registry import v1 as registry
+
+APPROVED = "TASK_TYPE_STATE_APPROVED"
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,11 @@ class Catalog:
         """What ``tasks/`` holds. Raises google.protobuf's ParseError for a field the contract does not know."""
         return cls(
             {
-                name: ParseDict({**fields, "name": f"taskTypes/{name}"}, registry.TaskType())
+                name: ParseDict({**fields, "name": f"taskTypes/{name}", "state": APPROVED}, registry.TaskType())
                 for name, fields in tasks.task_types().items()
             },
             {name: ParseDict(fields, registry.GatePolicy()) for name, fields in tasks.gate_policies().items()},
         )
-
-    def task_type(self, name: str) -> registry.TaskType:
-        """The task type ``taskTypes/{id}``. Raises NotFound with the nearest known name."""
-        wanted = id_of(name)
-        if wanted in self.task_types:
-            return self.task_types[wanted]
-        near = get_close_matches(wanted, self.task_types, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"it is one of {', '.join(sorted(self.task_types))}"
-        raise NotFound(f"task type `{wanted}` does not exist; {hint}", resource=("TaskType", name))
 
     def policy(self, parent: str, policy: str) -> registry.GatePolicy | None:
         """A built-in policy as it appears in a project, or None."""

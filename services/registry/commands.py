@@ -14,7 +14,9 @@ from services.registry import domain, store
 from services.registry.catalog import Catalog
 from services.registry.gates import decide_gate, undecided
 from services.registry.policies import find_policy
+from services.registry.task_types import find_task_type
 from sluice.evaluator import v1 as evaluator
+from sluice.labels import check_usable
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -64,7 +66,8 @@ async def revoke_key(unit: Unit, name: str, etag: str, by: Principal) -> registr
 async def create_model(unit: Unit, catalog: Catalog, parent: str, wanted: registry.Model) -> registry.Model:
     """Creates a model without versions."""
     await store.PROJECTS.get(unit.session, parent)
-    model = domain.new_model(parent, wanted, catalog.task_types)
+    check_usable(await find_task_type(unit.session, catalog, parent, wanted.task_type))
+    model = domain.new_model(parent, wanted)
     if model.gate_policy:
         await find_policy(unit.session, catalog, parent, model.gate_policy)
     return await _insert_model(unit, model)
@@ -81,10 +84,11 @@ async def update_model(unit: Unit, catalog: Catalog, wanted: registry.Model, mas
 
 
 async def register_training(unit: Unit, catalog: Catalog, event: trainer.TrainingJobSucceeded) -> None:
-    """Makes the one version that a finished training job leads to."""
-    if await store.VERSIONS.find(unit.session, training_job=event.training_job):
+    """Makes the one version that a finished training job leads to; one that repeats another job leads to none."""
+    if event.reproduces or await store.VERSIONS.find(unit.session, training_job=event.training_job):
         return
-    task_type = catalog.task_type(event.spec.task_type)
+    project = project_of(event.training_job)
+    task_type = await find_task_type(unit.session, catalog, project, event.spec.task_type)
     wanted = domain.model_of_job(event, task_type)
     found = await store.MODELS.find(unit.session, name=wanted.name)
     model = found[0] if found else await _insert_model(unit, wanted)
@@ -101,7 +105,8 @@ async def register_import(
     same = await store.VERSIONS.find(unit.session, parent=model.name, digest=header.artifact.digest)
     if same:
         return same[0]
-    version = domain.next_version(model, catalog.task_type(model.task_type))
+    task_type = await find_task_type(unit.session, catalog, project_of(model.name), model.task_type)
+    version = domain.next_version(model, task_type)
     version.artifact.CopyFrom(header.artifact)
     version.base_model_version = header.base_model_version
     version.lineage.dataset_version = header.dataset_version

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import UTC, datetime
 
 from kit.auth import Principal
@@ -70,14 +69,8 @@ def check_may_revoke(key: registry.ApiKey, by: Principal) -> None:
             raise Denied(f"`{key.name}` has a role in {where}; only an administrator there can revoke it")
 
 
-def new_model(parent: str, wanted: registry.Model, task_types: Collection[str]) -> registry.Model:
-    """A model without versions. Raises NotFound for an unknown task type."""
-    if wanted.task_type not in task_types:
-        known = ", ".join(f"`{name}`" for name in sorted(task_types))
-        raise NotFound(
-            f"task type `{wanted.task_type}` does not exist; it is one of {known}",
-            resource=("TaskType", f"taskTypes/{wanted.task_type}"),
-        )
+def new_model(parent: str, wanted: registry.Model) -> registry.Model:
+    """A model without versions, of a task type that may be used."""
     model_id = slug(wanted.display_name)
     return registry.Model(
         name=f"{parent}/models/{model_id}",
@@ -168,8 +161,7 @@ def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, 
     A waiver lets through what the gate refused; it never stands in for the second person that the policy wants, nor
     for the gate itself.
     """
-    if by == version.lineage.creator:
-        raise Denied(f"`{by}` made `{version.name}` and cannot approve it; another approver can")
+    check_other_person(by, version.lineage.creator, version.name)
     if waiver and not reason.strip():
         raise Invalid("a waiver needs a reason; it stays visible for ever", violations=[("reason", "is empty")])
     if waiver and version.state not in REFUSED:
@@ -178,12 +170,24 @@ def approve(version: registry.ModelVersion, by: str, reason: str, waiver: bool, 
         hint = "; a waiver lets it through" if version.state in REFUSED else ""
         raise StateConflict(f"`{version.name}` is {word(version.state)} and awaits no approval{hint}")
     if waiver or not has_approved(version, by):
-        version.approvals.append(registry.Approval(principal=by, reason=reason, waiver=waiver))
-        version.approvals[-1].time.FromDatetime(now)
+        version.approvals.append(approval(by, reason, now, waiver=waiver))
     if enough_approvals(version):
         enter(version, registry.MODEL_VERSION_STATE_APPROVED)
     elif waiver:
         enter(version, registry.MODEL_VERSION_STATE_AWAITING_APPROVAL)
+
+
+def check_other_person(by: str, author: str, name: str) -> None:
+    """Raises Denied for who made something and would approve it alone."""
+    if by == author:
+        raise Denied(f"`{by}` made `{name}` and cannot approve it; another approver can")
+
+
+def approval(by: str, reason: str, now: datetime, *, waiver: bool = False) -> registry.Approval:
+    """One person's yes."""
+    given = registry.Approval(principal=by, reason=reason, waiver=waiver)
+    given.time.FromDatetime(now)
+    return given
 
 
 def has_approved(version: registry.ModelVersion, by: str) -> bool:

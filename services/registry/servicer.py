@@ -1,4 +1,4 @@
-"""The rpcs of the registry but those on model versions: each calls one command and wraps the answer."""
+"""The rpcs of the registry but those on task types and model versions: each calls one command and wraps the answer."""
 
 from __future__ import annotations
 
@@ -97,22 +97,6 @@ class ApiKeyServicer(registry.ApiKeyServiceServicer):
         return registry.WhoAmIResponse(principal=principal.name, role_bindings=bindings)
 
 
-class TaskTypeServicer(registry.TaskTypeServiceServicer):
-    """The built-in task types."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-
-    async def GetTaskType(self, request: registry.GetTaskTypeRequest, context: Context) -> registry.GetTaskTypeResponse:
-        return registry.GetTaskTypeResponse(task_type=self.catalog.task_type(request.name))
-
-    async def ListTaskTypes(
-        self, request: registry.ListTaskTypesRequest, context: Context
-    ) -> registry.ListTaskTypesResponse:
-        found, token = _page_by_name(list(self.catalog.task_types.values()), request)
-        return registry.ListTaskTypesResponse(task_types=found, next_page_token=token)
-
-
 class GatePolicyServicer(registry.GatePolicyServiceServicer):
     """Gate policies by name; built-in ones exist in every project."""
 
@@ -152,7 +136,7 @@ class GatePolicyServicer(registry.GatePolicyServiceServicer):
         built_in = [self.catalog.policy(request.parent, name) for name in self.catalog.policies]
         async with self.database.read() as session:
             own = await store.POLICIES.find(session, parent=request.parent)
-        found, token = _page_by_name([*filter(None, built_in), *own], request)
+        found, token = page_by_name([*filter(None, built_in), *own], request)
         return registry.ListGatePoliciesResponse(gate_policies=found, next_page_token=token)
 
 
@@ -193,7 +177,7 @@ class ModelServicer(registry.ModelServiceServicer):
         return await self.database.answer(request, work)
 
 
-def _page_by_name(
+def page_by_name(
     every: list[NamedT], request: registry.ListTaskTypesRequest | PoliciesRequest
 ) -> tuple[list[NamedT], str]:
     """One page of a list that is short enough to be held whole, and the token of the next."""

@@ -50,6 +50,12 @@ class PolicyRow(ResourceRow, table=True):
     __tablename__ = "registry_gate_policy"
 
 
+class TaskTypeRow(ResourceRow, table=True):
+    """A task type of a project."""
+
+    __tablename__ = "registry_task_type"
+
+
 PROJECTS = Resources(ProjectRow, registry.Project)
 MODELS = Resources(
     ModelRow,
@@ -57,6 +63,7 @@ MODELS = Resources(
     lambda each: {"task_type": each.task_type, "endpoint": each.endpoint or id_of(each.name)},
 )
 POLICIES = Resources(PolicyRow, registry.GatePolicy)
+TASK_TYPES = Resources(TaskTypeRow, registry.TaskType)
 VERSIONS = Resources(
     VersionRow,
     registry.ModelVersion,

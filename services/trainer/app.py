@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from kit.blobs import FileKek, open_store
 from kit.rpc.server import Server, Service
 from kit.serve import Application, process, serving, storage
 from services.trainer.backends import BACKENDS, OpenBackend, open_backend
 from services.trainer.events import HANDLERS
 from services.trainer.inputs import Inputs
+from services.trainer.planning import Planning, host_bytes
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from services.trainer.settings import TrainerSettings
 from services.trainer.supervisor import Supervisor
@@ -27,11 +29,14 @@ async def application(
     jobs = settings.process.home / "jobs"
     backend = open_backend(settings, jobs, backends)
     async with process(settings.process) as runtime, storage(settings.process, Path(__file__).parent) as database:
+        datasets = dataset.DatasetVersionServiceStub(runtime.channel("dataset"))
+        models = registry.ModelVersionServiceStub(runtime.channel("registry"))
         inputs = Inputs(
-            dataset.DatasetVersionServiceStub(runtime.channel("dataset")),
-            registry.ModelVersionServiceStub(runtime.channel("registry")),
+            datasets,
+            models,
             registry.TaskTypeServiceStub(runtime.channel("registry")),
             registry.GatePolicyServiceStub(runtime.channel("registry")),
+            settings.device,
         )
         supervisor = Supervisor(
             database,
@@ -41,8 +46,13 @@ async def application(
             heartbeat_s=settings.heartbeat_s,
             waiting_limit_s=settings.waiting_limit_s,
         )
+        own = settings.process
+        blobs = open_store(own.blobs_url, FileKek.load(own.kek_path, home=own.home))
+        here = host_bytes(settings.max_jobs) if settings.backend == "local" else 0
+        planning = Planning(inputs.resolve, datasets, models, blobs, settings.device, here)
+        servicer = TrainingJobServicer(database, inputs.resolve, jobs, planning)
         servicers: list[Service] = [
-            (trainer.add_TrainingJobServiceServicer_to_server, TrainingJobServicer(database, inputs.resolve, jobs)),
+            (trainer.add_TrainingJobServiceServicer_to_server, servicer),
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
         ]
         parts = Application(servicers, handlers=HANDLERS, loops=[supervisor.run])

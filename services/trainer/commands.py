@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 
 from kit.rpc.call import current_call
-from kit.rpc.names import uuid7
+from kit.rpc.errors import Invalid
+from kit.rpc.names import project_of, uuid7
 from kit.store import Unit
 from kit.telemetry import current_traceparent, with_traceparent
 from services.trainer import domain, store
-from services.trainer.spec import check_project
+from services.trainer.spec import check_project, check_repeats
 from sluice.lifecycle import JOB, is_over
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -23,8 +24,14 @@ Act = Callable[[trainer.TrainingJob, datetime], object]
 async def create(
     unit: Unit, request: trainer.CreateTrainingJobRequest, spec: trainer.TrainingJobSpec
 ) -> trainer.CreateTrainingJobResponse:
-    """Submits a job of a spec that was checked."""
+    """Submits a job of a spec that was checked; one that reproduces another must have the same."""
     check_project(request.parent, spec)
+    reproduced = request.training_job.reproduces
+    if reproduced:
+        if project_of(reproduced) != request.parent:
+            what = f"is not in `{request.parent}`"
+            raise Invalid(f"reproduces {what}; name a job there", violations=[("training_job.reproduces", what)])
+        check_repeats(await store.JOBS.get(unit.session, reproduced), spec)
     job = domain.new_job(
         f"{request.parent}/trainingJobs/{uuid7()}",
         request.training_job.display_name,
@@ -33,6 +40,7 @@ async def create(
         current_traceparent(),
         unit.now,
     )
+    job.reproduces = reproduced
     await store.JOBS.insert(unit, job)
     unit.emit(_event(job, job.history[0]), job.name)
     return trainer.CreateTrainingJobResponse(training_job=job)
@@ -171,7 +179,7 @@ def _event(job: trainer.TrainingJob, entry: types.JobTransition) -> Message:
         )
     if entry.state == types.JOB_STATE_SUCCEEDED:
         return trainer.TrainingJobSucceeded(
-            training_job=job.name, spec=job.spec, result=job.result, creator=job.creator
+            training_job=job.name, spec=job.spec, result=job.result, creator=job.creator, reproduces=job.reproduces
         )
     if is_over(JOB, entry.state):
         failure = job.failure if job.HasField("failure") else None

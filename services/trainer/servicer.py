@@ -9,8 +9,10 @@ from typing import Any
 
 from kit.store import Database, watch
 from services.trainer import commands, store
+from services.trainer.figures import read_steps
 from services.trainer.inputs import Resolve
 from services.trainer.logs import follow, read_once
+from services.trainer.planning import Planning
 from sluice.lifecycle import JOB, is_over
 from sluice.trainer import v1 as trainer
 
@@ -20,11 +22,12 @@ Context = Any
 class TrainingJobServicer(trainer.TrainingJobServiceServicer):
     """Training jobs by name."""
 
-    def __init__(self, database: Database, resolve: Resolve, jobs: Path) -> None:
-        """``resolve`` checks a spec; ``jobs`` is the folder with the logs."""
+    def __init__(self, database: Database, resolve: Resolve, jobs: Path, planning: Planning) -> None:
+        """``resolve`` checks a spec; ``jobs`` is the folder with the logs; ``planning`` predicts."""
         self.database = database
         self.resolve = resolve
         self.jobs = jobs
+        self.planning = planning
 
     async def CreateTrainingJob(
         self, request: trainer.CreateTrainingJobRequest, context: Context
@@ -34,6 +37,11 @@ class TrainingJobServicer(trainer.TrainingJobServiceServicer):
         checked = asyncio.ensure_future(self.resolve(request.training_job.spec))
         await asyncio.wait([checked])
         return await self.database.answer(request, lambda unit: commands.create(unit, request, checked.result()))
+
+    async def PlanTrainingJob(
+        self, request: trainer.PlanTrainingJobRequest, context: Context
+    ) -> trainer.PlanTrainingJobResponse:
+        return trainer.PlanTrainingJobResponse(plan=await self.planning.plan(request))
 
     async def GetTrainingJob(
         self, request: trainer.GetTrainingJobRequest, context: Context
@@ -52,6 +60,9 @@ class TrainingJobServicer(trainer.TrainingJobServiceServicer):
                 filter=request.filter,
                 newest_first=True,
             )
+        for job in found:
+            if job.HasField("result"):
+                job.result.ClearField("packages")  # of many jobs more than a message carries
         return trainer.ListTrainingJobsResponse(training_jobs=found, next_page_token=token)
 
     async def WatchTrainingJob(
@@ -81,6 +92,12 @@ class TrainingJobServicer(trainer.TrainingJobServiceServicer):
         self, request: trainer.RetryTrainingJobRequest, context: Context
     ) -> trainer.RetryTrainingJobResponse:
         return await self.database.answer(request, lambda unit: commands.retry(unit, request))
+
+    async def ReadTrainingJobSteps(
+        self, request: trainer.ReadTrainingJobStepsRequest, context: Context
+    ) -> AsyncIterator[trainer.ReadTrainingJobStepsResponse]:
+        for steps in read_steps(self.jobs, await self._get(request.name)):
+            yield trainer.ReadTrainingJobStepsResponse(steps=steps)
 
     async def ReadTrainingJobLogs(
         self, request: trainer.ReadTrainingJobLogsRequest, context: Context

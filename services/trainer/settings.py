@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kit.settings import Settings
+from services.trainer.refusals import DEVICES
+
+#: What tells of an accelerator without torch: NVIDIA's and AMD's drivers (to torch both are cuda), and Ascend's.
+DEVICE_FILES = {"/dev/nvidia0": "cuda", "/dev/kfd": "cuda", "/dev/davinci0": "npu"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class TrainerSettings:
     waiting_limit_s: float = 604_800.0
     #: Threads of a recipe, its OMP_NUM_THREADS (``SLUICE_TRAINER_THREADS``); 0 means all cores, shared by the jobs.
     threads: int = 0
+    #: What recipes compute on, as torch names it: cpu, cuda, xpu, npu or mps (``SLUICE_DEVICE_TYPE``). Without it, what
+    #: the device files of this host tell; with Ray, cuda where it reserves GPUs. What a job asks for that cannot be
+    #: done on it is refused when the job is submitted.
+    device: str = "cpu"
 
     #: Where a Ray cluster takes jobs, its dashboard (``SLUICE_RAY_ADDRESS``).
     ray_address: str = "http://127.0.0.1:8265"
@@ -45,6 +55,7 @@ class TrainerSettings:
             heartbeat_s=_number(environ, "SLUICE_TRAINER_HEARTBEAT_S", cls.heartbeat_s, least=1),
             waiting_limit_s=_number(environ, "SLUICE_TRAINER_WAITING_LIMIT_S", cls.waiting_limit_s, least=1),
             threads=int(_number(environ, "SLUICE_TRAINER_THREADS", cls.threads, least=0, whole=True)),
+            device=_device(environ),
             ray_address=_url(environ, "SLUICE_RAY_ADDRESS", cls.ray_address),
             ray_cpus=_number(environ, "SLUICE_RAY_CPUS", cls.ray_cpus, least=0),
             ray_gpus=_number(environ, "SLUICE_RAY_GPUS", cls.ray_gpus, least=0),
@@ -54,6 +65,17 @@ class TrainerSettings:
     def recipe_threads(self) -> int:
         """Threads of one recipe."""
         return self.threads or max(1, (os.cpu_count() or 1) // self.max_jobs)
+
+
+def _device(environ: Mapping[str, str]) -> str:
+    if told := environ.get("SLUICE_DEVICE_TYPE"):
+        if told not in DEVICES:
+            raise ValueError(f"SLUICE_DEVICE_TYPE is `{told}`; it takes one of {', '.join(DEVICES)}")
+        return told
+    if environ.get("SLUICE_TRAINER_BACKEND") == "ray":
+        return "cuda" if _number(environ, "SLUICE_RAY_GPUS", 0.0, least=0) else "cpu"
+    found = (device for path, device in DEVICE_FILES.items() if Path(path).exists())
+    return next(found, "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu")
 
 
 def _number(environ: Mapping[str, str], variable: str, default: float, *, least: float, whole: bool = False) -> float:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from kit.rpc.errors import Invalid
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import project_of
 from services.trainer.domain import DEFAULT_ATTEMPTS, DEFAULT_TIME_LIMIT
+from services.trainer.refusals import ALL_WEIGHTS, Asked, refusals
+from sluice.errors import v1 as errors
+from sluice.labels import over
+from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
 
 DEFAULT_LORA_RANK = 16
 #: What vLLM's attention kernel for CPUs was built for (0.32, asked by `cpu_attn_get_scheduler_metadata`); those for
@@ -22,12 +30,64 @@ def with_defaults(spec: trainer.TrainingJobSpec, gate_policy: str) -> trainer.Tr
     filled.max_attempts = spec.max_attempts or DEFAULT_ATTEMPTS
     if not spec.HasField("time_limit"):
         filled.time_limit.FromTimedelta(DEFAULT_TIME_LIMIT)
-    if filled.HasField("sft"):
-        if filled.sft.WhichOneof("tuner") is None:
-            filled.sft.lora.rank = DEFAULT_LORA_RANK
-        if filled.sft.HasField("lora") and not filled.sft.lora.alpha:
-            filled.sft.lora.alpha = 2 * filled.sft.lora.rank
+    if filled.WhichOneof("tuner") is None:
+        if filled.WhichOneof("recipe") in ALL_WEIGHTS:
+            filled.full.SetInParent()
+        else:
+            filled.lora.rank = DEFAULT_LORA_RANK
+    if filled.HasField("lora") and not filled.lora.alpha:
+        filled.lora.alpha = 2 * filled.lora.rank
     return filled
+
+
+def with_task_defaults(spec: trainer.TrainingJobSpec, task_type: registry.TaskType) -> trainer.TrainingJobSpec:
+    """The spec with the defaults of its task type where it says nothing; again gives the same."""
+    if not task_type.HasField("defaults"):
+        return spec
+    own = registry.TrainingDefaults(optimization=spec.optimization, max_length=spec.max_length)
+    merged = over(task_type.defaults, own)
+    found = trainer.TrainingJobSpec()
+    found.CopyFrom(spec)
+    found.optimization.CopyFrom(merged.optimization)
+    found.max_length = merged.max_length
+    return found
+
+
+def with_recipe(spec: trainer.TrainingJobSpec, task_type: registry.TaskType) -> trainer.TrainingJobSpec:
+    """The spec, its recipe that of its task type where it names none. Raises Invalid (TASK_TYPE_MISMATCH)."""
+    given = spec.WhichOneof("recipe")
+    if given not in (None, task_type.recipe):
+        what = f"is `{given}`, but task_type `{spec.task_type}` takes `{task_type.recipe}`"
+        raise Invalid(
+            f"spec.recipe {what}",
+            reason=errors.ERROR_REASON_TASK_TYPE_MISMATCH,
+            violations=[("training_job.spec.recipe", what)],
+        )
+    found = trainer.TrainingJobSpec()
+    found.CopyFrom(spec)
+    getattr(found, task_type.recipe).SetInParent()
+    return found
+
+
+def check_known(spec: trainer.TrainingJobSpec) -> None:
+    """Raises Invalid for a spec with fields that this version does not have: what they ask for would not be done."""
+    parts = [(f"spec.{field.name}", value) for field, value in spec.ListFields() if field.message_type]
+    for where, part in [("spec", spec), *parts]:
+        if strange := UnknownFieldSet(part):
+            raise Invalid(
+                f"{where} has a field of another version of Sluice, number {strange[0].field_number}, "
+                "which this one does not know; submit the job with a client of this version"
+            )
+
+
+def check_possible(spec: trainer.TrainingJobSpec, device: str) -> None:
+    """Raises Invalid for a tuner or an optimizer that cannot do on ``device`` what is asked of it."""
+    asked = Asked.of(MessageToDict(spec, preserving_proto_field_name=True), str(spec.WhichOneof("recipe")), device)
+    if found := refusals(asked):
+        raise Invalid(
+            f"spec.{found[0].field} {found[0].what}",
+            violations=[(f"training_job.spec.{each.field}", each.what) for each in found],
+        )
 
 
 def check_project(parent: str, spec: trainer.TrainingJobSpec) -> None:
@@ -39,6 +99,22 @@ def check_project(parent: str, spec: trainer.TrainingJobSpec) -> None:
                 f"spec.{field} is not in `{parent}`; name one of the same project",
                 violations=[(f"training_job.spec.{field}", f"is not in `{parent}`")],
             )
+
+
+def check_repeats(original: trainer.TrainingJob, spec: trainer.TrainingJobSpec) -> None:
+    """Raises StateConflict where the job to reproduce has not succeeded, Invalid where the spec is not its own."""
+    if original.state != types.JOB_STATE_SUCCEEDED:
+        state = types.JobState.Name(original.state).removeprefix("JOB_STATE_")
+        raise StateConflict(
+            f"training job `{original.name}` is {state}; only one that is SUCCEEDED can be reproduced",
+            resource=("TrainingJob", original.name),
+        )
+    if spec != original.spec:
+        raise Invalid(
+            f"spec is not that of `{original.name}`, or means something else by now; a job that reproduces it takes "
+            "its spec as it is, so submit this one without `reproduces`",
+            violations=[("training_job.spec", "is not that of the job to reproduce")],
+        )
 
 
 def check_shape(shape: trainer.ModelShape) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from sluice.cli import (
     access,
+    ask,
     assets,
     catalogue,
     chat,
@@ -27,10 +28,12 @@ from sluice.cli import (
     models,
     options,
     profiles,
+    reproduction,
     rollouts,
     rows,
     storage,
     suite,
+    tasks,
     trace,
     train,
 )
@@ -94,14 +97,17 @@ profiles.add_to(dataset.app)
 feeds.add_to(dataset.app)
 app.add_typer(dataset.app)
 train.register(app)
+reproduction.add_to(jobs.app)
 app.add_typer(jobs.app)
 app.add_typer(models.app)
 app.add_typer(evaluations.app)
 app.add_typer(gate.app)
+app.add_typer(tasks.app)
 app.add_typer(rollouts.app)
 app.add_typer(endpoints.app)
 app.add_typer(deployments.app)
 chat.register(app)
+ask.register(app)
 lineage.register(app)
 trace.register(app)
 app.add_typer(events.app)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import screen, words
+from sluice.cli import completion, screen, words
 from sluice.cli.options import LOOK, Session, command
 
 if TYPE_CHECKING:
     from sluice.dataset import v1 as dataset
 
-Version = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A version, chest-xray@3; else the newest.")]
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[@N]", help="A version, chest-xray@3; else the newest.", autocompletion=completion.datasets
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,7 +47,9 @@ def asset(
     session: Session,
     version: Version,
     digest: Annotated[str, typer.Argument(help="Its digest, or the beginning of it.")],
-    output: Annotated[Path | None, typer.Option(help="Where to; without it, a name made of the digest.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to; without it, a name made of the digest.")
+    ] = None,
     png: Annotated[bool, typer.Option("--png", help="As PNG; of DICOM as a viewer shows it at first.")] = False,
     frame: Annotated[int, typer.Option(min=0, help="Which frame of several, from 0; with --png.")] = 0,
 ) -> None:

@@ -95,11 +95,12 @@ def register_(
     from sluice.catalogue import mirror as mirrors
     from sluice.catalogue.canonical import write
     from sluice.client import RowsRefused
+    from sluice.client.catalogue import named
 
     entry = find(id)
     found = mirrors.find(entry, mirror.expanduser(), split)
     session.client.recipe(entry.task_type)  # a suite that does not know the task type says so before any work
-    name = name or (entry.id if found.split == entry.splits[0] else f"{entry.id}-{found.split.replace('_', '-')}")
+    name = name or named(entry, found.split)
     with TemporaryDirectory(prefix="sluice-register-") as folder, session.traced("dataset register"):
         path = Path(folder) / f"{entry.id}.jsonl.zst"
         with _mapping(session, entry.id) as progress:
@@ -119,21 +120,13 @@ def register_(
 def _said_of(session: Session, entry: Entry, name: str) -> dict[str, Any]:
     """What is said of the dataset; what people have said of one that is there already stays."""
     from kit.rpc.errors import NotFound
+    from sluice.client.catalogue import said_of
+    from sluice.dataset import v1 as contract
 
-    tags = {"catalogue": entry.id, "language": ",".join(entry.languages), "licence": entry.licence}
-    description = entry.description
     try:
-        known = session.client.datasets.get(name)
-        tags, description = {**known.tags, **tags}, known.description or description
+        return said_of(entry, session.client.datasets.get(name))
     except NotFound:
-        pass  # the upload makes it
-    return {
-        "task_type": entry.task_type,
-        "modalities": entry.modalities,
-        "description": description,
-        "tags": tags,
-        "classification": "sensitive" if entry.access == "credentialed" else "",
-    }
+        return said_of(entry, contract.Dataset())  # the upload makes it
 
 
 def _afterwards(session: Session, entry: Entry, split: str, left_out: int) -> None:

@@ -33,7 +33,7 @@ def chat(
     session_id: Annotated[str, typer.Option("--session", help="Who you are to the canary; random if empty.")] = "",
 ) -> int:
     """Ask an endpoint something and see which version answered; without a prompt, talk until Ctrl-D."""
-    talk = Conversation(session, _client(session, http), endpoint, max_tokens, temperature, session_id)
+    talk = Conversation(session, client_of(session, http), endpoint, max_tokens, temperature, session_id)
     if prompt:
         return talk.ask(prompt)
     if not sys.stdin.isatty():
@@ -72,21 +72,9 @@ class Conversation:
         self._messages.append({"role": "user", "content": said})
         try:
             answer, version = self._stream()
-        except openai.APIStatusError as error:
-            self._messages.pop()
-            exits.complain(_message(error))
-            return _code(error.status_code)
-        except openai.APIConnectionError:
-            self._messages.pop()
-            where = self._client.base_url
-            exits.complain(
-                f"nothing answers at {where}; `sluice status` tells whether the suite runs, --http says where"
-            )
-            return exits.UNAVAILABLE
         except openai.APIError as error:
             self._messages.pop()
-            exits.complain(f"the answer broke off: {error.message}")
-            return exits.FAILED
+            return failed(error, self._client, self._model)
         self._messages.append({"role": "assistant", "content": answer})
         if self._session.json:
             screen.emit({"endpoint": self._model, "version": version, "answer": answer})
@@ -113,7 +101,8 @@ class Conversation:
         return "".join(pieces), raw.headers.get("x-sluice-version", "")
 
 
-def _client(session: Session, http: str) -> openai.OpenAI:
+def client_of(session: Session, http: str) -> openai.OpenAI:
+    """The OpenAI client of the suite that the session is about, with the key that was kept for it."""
     import openai
 
     from sluice import credentials
@@ -125,10 +114,22 @@ def _client(session: Session, http: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{base.rstrip('/').removesuffix('/v1')}/v1", api_key=key or "none", max_retries=1)
 
 
-def _message(error: openai.APIStatusError) -> str:
+def failed(error: openai.APIError, client: openai.OpenAI, endpoint: str) -> int:
+    """Says what went wrong in one sentence; the exit code of it."""
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        where = client.base_url
+        exits.complain(f"nothing answers at {where}; `sluice status` tells whether the suite runs, --http says where")
+        return exits.UNAVAILABLE
+    if not isinstance(error, openai.APIStatusError):
+        exits.complain(f"the answer broke off: {error.message}")
+        return exits.FAILED
     body = error.body
     said = body.get("message") if isinstance(body, dict) else ""
-    return str(said or f"the gateway answered {error.status_code}")
+    way = f" `sluice ask {endpoint} TEXT…` does." if error.code == "wrong_interface" else ""
+    exits.complain(str(said or f"the gateway answered {error.status_code}") + way)
+    return _code(error.status_code)
 
 
 def _code(status: int) -> int:

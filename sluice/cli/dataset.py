@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sluice.cli import completion, exits, forgetting, governance, live, rows, screen, sources, words
 from sluice.cli import demands as asked
-from sluice.cli import exits, forgetting, governance, live, rows, screen, words
 from sluice.cli.options import INTO, LOOK, Session, command, group
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ SPLITS = ("train", "validation", "test")
 def upload(
     session: Session,
     file: rows.File,
-    name: Annotated[str, typer.Option(help="The dataset; without it, the name of the file.")] = "",
+    name: Annotated[
+        str, typer.Option(help="The dataset; without it, the name of the file.", autocompletion=completion.datasets)
+    ] = "",
     task_type: Annotated[str, typer.Option(help="What the rows are for; needed for a new dataset.")] = "",
     modality: Annotated[list[str] | None, typer.Option(help="text, image, audio, video; repeatable.")] = None,
     description: Annotated[str, typer.Option(help="What the rows are, for people.")] = "",
@@ -72,6 +74,7 @@ def upload(
     except RowsRefused as refused:
         return rows.show_refusal(session, refused)
     show_version(session, version)
+    sources.show(session, version)
     forgetting.tell_forgotten(session, version)
     if append and not map:
         rows.show_inherited(session, version)
@@ -113,7 +116,7 @@ def list_(
 @command(app, "update", panel=LOOK)
 def update(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="The dataset.")],
+    dataset: Annotated[str, typer.Argument(help="The dataset.", autocompletion=completion.datasets)],
     description: Annotated[str | None, typer.Option(help="What the rows are, for people; '' takes it away.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="key=value to add or change; repeatable.")] = None,
     untag: Annotated[list[str] | None, typer.Option(help="The key of a tag to take away; repeatable.")] = None,
@@ -146,7 +149,9 @@ def update(
 @command(app, "show", panel=LOOK)
 def show(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="A dataset, or one version of it: bank-intents@3.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A dataset, or one version of it: bank-intents@3.", autocompletion=completion.datasets)
+    ],
 ) -> None:
     """Show a dataset with its versions, or one version."""
     if "@" in dataset or "/versions/" in dataset:
@@ -204,6 +209,8 @@ def show_version(session: Session, version: dataset.DatasetVersion) -> None:
         "new rows": version.rows_new if version.HasField("rows_new") and version.version > 1 else None,
         "splits": ", ".join(f"{version.split_rows[split]} {split}" for split in SPLITS),
         "size": words.size(version.size_bytes),
+        "read from": sources.read(version),
+        "not used": sources.unused(version),
         "digest": version.digest,
         "identifies people": ", ".join(f"{each.count} × {each.kind}" for each in version.identified_counts),
         "made": words.when(version.create_time),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, live, screen, words
+from sluice.cli import completion, exits, live, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
@@ -77,7 +77,12 @@ def create(
     session: Session,
     version: Annotated[str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3.")],
     dataset: Annotated[
-        str, typer.Option(metavar="DATASET@N", help="The rows to ask; without it, those the version came with.")
+        str,
+        typer.Option(
+            metavar="DATASET@N",
+            help="The rows to ask; without it, those the version came with.",
+            autocompletion=completion.datasets,
+        ),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it is over, as `eval watch` does.")] = False,
 ) -> int:
@@ -173,6 +178,9 @@ def rows_done(evaluation: evaluator.Evaluation) -> str:
 
 def _parity(parity: evaluator.Parity) -> str:
     said = "passed" if parity.passed else f"FAILED: {parity.first_difference}"
+    if parity.max_value_difference:
+        equal = f"{parity.equal_answers} of {parity.prompts} texts give equal values"
+        return f"{said} ({equal}, within {parity.max_value_difference:.2g})"
     return (
         f"{said} ({parity.equal_answers} of {parity.prompts} greedy answers equal,"
         f" log-probabilities within {parity.max_log_probability_difference:.2g})"

@@ -48,6 +48,7 @@ LISTINGS = {
     "Rollout": "sluice rollouts list",
     "ApiKey": "sluice keys list",
     "Project": "sluice projects list",
+    "TaskType": "sluice tasks list",
 }
 
 

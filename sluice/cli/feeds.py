@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from sluice.cli import completion, exits, rows, screen, words
 from sluice.cli import demands as asked
-from sluice.cli import exits, rows, screen, words
 from sluice.cli.options import INTO, Session, command, group
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 app = group("feed", "Rows that come a few at a time: gathered, then made a version.")
 
-Name = Annotated[str, typer.Argument(metavar="FEED", help="chest-xray/pacs, or chest-xray for its default feed.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="FEED", help="chest-xray/pacs, or chest-xray for its default feed.", autocompletion=completion.datasets
+    ),
+]
 After = Annotated[str, typer.Option("--after", help="How long a row waits at most, such as 15m or 1d.")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="So many rows are enough for a version.")]
 #: RFC 9562 name space of the request ids of files that are pushed.
@@ -61,13 +66,18 @@ def create(
         commit_rows=enough,
     )
     screen.fields(session, made, _about(made))
+    if not made.columns:
+        hint = "its rows are read by their own names; --map says otherwise, here or for what becomes version 1"
+        screen.hint(session, hint)
     screen.hint(session, f"hand it rows: sluice dataset feed push {_short(made)} rows.jsonl, or events on NATS")
 
 
 @command(app, "list")
 def list_(
     session: Session,
-    dataset: Annotated[str, typer.Argument(help="The dataset; without it, all of the project.")] = "",
+    dataset: Annotated[
+        str, typer.Argument(help="The dataset; without it, all of the project.", autocompletion=completion.datasets)
+    ] = "",
 ) -> None:
     """List feeds: how many rows wait, and what was last made of them."""
     columns: screen.Columns = {

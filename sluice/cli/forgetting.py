@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, live, screen, words
+from sluice.cli import completion, exits, live, screen, words
 from sluice.cli.options import GOVERN, Session, command
 
 if TYPE_CHECKING:
     from sluice.dataset import v1 as dataset
 
-Name = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset.")]
+Name = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset.", autocompletion=completion.datasets)]
 Where = Annotated[
     list[str] | None,
     typer.Option(help="Whose rows: group=P17, id=…, tags=…, or patient_id=P17 as a file called it; repeatable."),
@@ -119,7 +119,12 @@ def erasures(
 
 def models(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="DATASET[@N]", help="A dataset, or one version of it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET[@N]", help="A dataset, or one version of it.", autocompletion=completion.datasets
+        ),
+    ],
     where: Where = None,
     limit: Annotated[int, typer.Option(min=0, help="0 means all.")] = 50,
 ) -> None:
@@ -195,6 +200,7 @@ def _show(session: Session, erasure: dataset.Erasure) -> int:
         "erasure": "" if erasure.dry_run else erasure.name,
         "state": "dry run" if erasure.dry_run and _is_done(erasure) else _state(erasure),
         "rows": erasure.rows_removed,
+        f"without {erasure.column}": erasure.rows_without_column or "",
         "put aside": erasure.quarantined_rows_removed or "",
         "versions": erasure.version_count,
         "also in": ", ".join(words.brief(name) for name in erasure.also_in),
@@ -206,9 +212,18 @@ def _show(session: Session, erasure: dataset.Erasure) -> int:
     screen.fields(session, erasure, fields, *more)
     if erasure.also_in:
         screen.hint(session, "some of the same rows are stored in other datasets: forget them there as well")
+    if erasure.rows_without_column:
+        screen.hint(session, _unmatched(erasure))
     if erasure.dry_run:
         screen.hint(session, "nothing was changed; without --dry-run they are forgotten")
     return exits.OK if _is_done(erasure) else exits.FAILED
+
+
+def _unmatched(erasure: dataset.Erasure) -> str:
+    """That some rows do not say what was asked."""
+    other = next(name for name in ("group", "id") if name != erasure.column)
+    count, column = erasure.rows_without_column, erasure.column
+    return f"{count} rows have no {column} at all, so they could not be matched: find them by --where {other}=…, if any"
 
 
 def _is_done(erasure: dataset.Erasure) -> bool:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import screen, words
+from sluice.cli import completion, screen, words
 from sluice.cli.options import GOVERN, Session, command
 
 if TYPE_CHECKING:
     from sluice.dataset import v1 as dataset
 
-Name = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset.")]
+Name = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset.", autocompletion=completion.datasets)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -113,7 +113,7 @@ def about(found: dataset.Dataset) -> dict[str, str]:
 def _outcome(entry: dataset.AuditEntry) -> str:
     from sluice.dataset import v1 as dataset
 
-    return words.state(dataset.AuditOutcome, entry.outcome, "AUDIT_OUTCOME_").lower()
+    return words.state(dataset.AuditOutcome, entry.outcome, "AUDIT_OUTCOME_").lower().replace("_", " ")
 
 
 def _right(given: dataset.Grant) -> str:

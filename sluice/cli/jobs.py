@@ -44,6 +44,9 @@ HISTORY: screen.Columns = {
     "WHY": lambda each: each.note,
 }
 
+SHOWN = ("learning_rate", "lr_scheduler_type", "per_device_train_batch_size", "max_steps", "max_length", "optim")
+MACHINE = ("cpu", "cores", "memory", "accelerators")
+
 
 @command(app, "list")
 def list_(
@@ -67,13 +70,16 @@ def show(session: Session, job: Job) -> None:
         "failure": found.failure.message,
         "progress": f"{step(found)}  {live.figures(found.progress.figures)}".strip(),
         "task type": spec.task_type,
-        "recipe": f"{spec.WhichOneof('recipe') or ''} {spec.sft.WhichOneof('tuner') or ''}".strip(),
+        "recipe": f"{spec.WhichOneof('recipe') or ''} {spec.WhichOneof('tuner') or ''}".strip(),
         "dataset": words.brief(spec.dataset_version),
         "base": words.brief(spec.base_model_version),
         "model": spec.model,
         "endpoint": spec.endpoint or spec.model,
         "gate policy": spec.gate_policy,
         "seed": str(spec.seed),
+        "reproduces": words.brief(found.reproduces) if found.reproduces else "",
+        "settings": "  ".join(f"{name} {value}" for name in SHOWN if (value := result.settings.get(name))),
+        "machine": "  ".join(f"{name} {value}" for name in MACHINE if (value := result.environment.get(name))),
         "metrics": "  ".join(f"{key} {value:.4g}" for key, value in sorted(result.metrics.items())),
         "weights": words.digest(result.artifact.digest),
         "submitted": f"{words.when(found.create_time)} by {words.brief(found.creator)}",

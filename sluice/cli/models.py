@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import live, screen, words
+from sluice.cli import completion, live, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def import_(
     session: Session,
     model: Annotated[str, typer.Argument(help="The model it becomes a version of; made when it is new.")],
     folder: Annotated[Path, typer.Argument(help="A folder with config.json and *.safetensors, or an adapter.")],
-    dataset: Annotated[str, typer.Option(help="The rows its evaluation asks: bank-intents@3.")],
+    dataset: Annotated[
+        str, typer.Option(help="The rows its evaluation asks: bank-intents@3.", autocompletion=completion.datasets)
+    ],
     base: Annotated[str, typer.Option(help="The version an adapter needs: bank-base@1.")] = "",
     task_type: Annotated[str, typer.Option(help="Of a new model.")] = "sft",
     endpoint: Annotated[str, typer.Option(help="Of a new model; without it, the model's id.")] = "",

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import live, numbers, screen, words
+from sluice.cli import completion, live, numbers, screen, words
 from sluice.cli.options import LOOK, Session, command
 from sluice.cli.preview import show_row
 
 if TYPE_CHECKING:
     from sluice.dataset import v1 as dataset
 
-Version = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A version, bank-intents@3; else the newest.")]
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[@N]", help="A version, bank-intents@3; else the newest.", autocompletion=completion.datasets
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sluice.cli import completion, exits, screen, sources, violations, words
 from sluice.cli import demands as asked
-from sluice.cli import exits, screen, violations, words
 from sluice.cli.options import INTO, Session, command
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def validate(
     ] = "sft",
     map: Mapping = None,
     fix: Fix = False,
+    on_error: Annotated[OnError, typer.Option(help="What an upload would do with wrong rows.")] = OnError.fail,
     deidentify: asked.Identity = asked.Deidentify.off,
     recognizer: asked.Recognizers = None,
     keep: asked.Keep = "",
@@ -72,7 +73,10 @@ def validate(
     tokenizer: asked.Tokenizer = None,
     assets: Assets = None,
 ) -> int:
-    """Check a file on this machine, without a suite; exit 2 when rows are wrong."""
+    """Check a file on this machine, without a suite; exit 2 when rows are wrong.
+
+    With --on-error=quarantine it is counted which an upload would put aside; exit 2 when no row would be left.
+    """
     from kit.rpc.errors import Invalid
     from sluice.client.uploads import check_path
     from sluice.rows import ROWS_OF_TASK, UnknownFormatError
@@ -81,10 +85,9 @@ def validate(
     from sluice.rows.names import is_archive
 
     check_path(file)
-    if task_type not in ROWS_OF_TASK:
-        raise Invalid(f"there are no row rules for `{task_type}`; there are {', '.join(sorted(ROWS_OF_TASK))}")
+    schema = ROWS_OF_TASK.get(task_type) or _schema_of(session, task_type)
     demands = asked.demands(deidentify, recognizer, keep, set, tag_rows, max_tokens, tokenizer)
-    rules = Rules(ROWS_OF_TASK[task_type], mapping(map or []), fix, demands=demands)
+    rules = Rules(schema, mapping(map or []), fix, on_error is OnError.quarantine, demands)
     try:
         if assets is not None and is_archive(file.name):
             raise Invalid(f"`{file}` has its images in it; give a folder of assets beside a file of rows alone")
@@ -95,10 +98,14 @@ def validate(
     if session.json:
         for violation in outcome.violations:
             screen.emit(vars(violation))
+    if outcome.put_aside and outcome.accepted and not session.json:
+        violations.show(session, outcome.violations, outcome.counts, fixed=fix, aside=outcome.put_aside)
     if outcome.accepted:
+        told = sources.version_of(task_type, outcome.sources, outcome.split_rows)
         if session.json:
-            screen.emit(_as_json(outcome))
+            screen.emit(_as_json(outcome, told))
         violations.show_right(session, outcome.row_count, task_type, outcome.split_rows)
+        sources.show(session, told)
         found = [(*place, count) for place, count in outcome.identified.items()]
         violations.show_done(session, outcome.fixed, outcome.filtered, found, masked=demands.deidentify == "mask")
         return exits.OK
@@ -106,6 +113,20 @@ def validate(
         violations.show(session, outcome.violations, outcome.counts, fixed=fix)
     exits.complain(violations.summary(file.name, task_type, sum(outcome.counts.values())))
     return exits.INVALID
+
+
+def _schema_of(session: Session, task_type: str) -> str:
+    """The row schema of a task type of the project, as the suite says. Raises Invalid where none answers."""
+    from kit.rpc.errors import Fault, Invalid
+    from sluice.rows import ROWS_OF_TASK
+
+    try:
+        return session.client.task_types.get(task_type).row_schema
+    except Fault as fault:
+        known = ", ".join(sorted(ROWS_OF_TASK))
+        raise Invalid(
+            f"there are no row rules for `{task_type}`; there are {known}, and no suite says more: {fault.message}"
+        ) from fault
 
 
 def _beside(folder: Path | None, policy: str) -> Beside:
@@ -132,20 +153,30 @@ def _beside(folder: Path | None, policy: str) -> Beside:
     return found
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Outcome, told: dataset.DatasetVersion) -> dict[str, Any]:
     identified = [{"kind": kind, "field": field, "count": count} for (kind, field), count in outcome.identified.items()]
     return {
         "row_count": outcome.row_count,
         "split_rows": dict(outcome.split_rows),
         "filtered_rows": outcome.filtered,
+        "quarantined_rows": outcome.put_aside,
         "identified_counts": identified,
+        "columns_read": [{"column": each.column, "names": list(each.names)} for each in told.columns_read],
+        "names_unused": list(told.names_unused),
+        "names_unused_more": told.names_unused_more,
+        "sheets_unread": told.sheets_unread,
     }
 
 
 def quarantine(
     session: Session,
-    version: Annotated[str, typer.Argument(help="The version whose file had wrong rows: bank-intents@3.")],
-    output: Annotated[Path | None, typer.Option(help="Where to; without it, the terminal.")] = None,
+    version: Annotated[
+        str,
+        typer.Argument(
+            help="The version whose file had wrong rows: bank-intents@3.", autocompletion=completion.datasets
+        ),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; without it, the terminal.")] = None,
 ) -> None:
     """Download the rows that were put aside when a version was made, each with what is wrong."""
     pieces = session.client.datasets.quarantine(version)
@@ -167,9 +198,9 @@ def mapping(given: list[str]) -> dict[str, str]:
     for each in given:
         if not all(each.partition("=")):
             raise Invalid(f"`{each}` maps nothing; write name=meaning, such as findings=prompt")
-    columns = dict(each.split("=", 1) for each in given)
-    check_meanings(columns)
-    return columns
+    meant = dict(each.split("=", 1) for each in given)
+    check_meanings(meant)
+    return meant
 
 
 def show_findings(session: Session, version: dataset.DatasetVersion) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Cell = "str | int | Text | None"
 Columns = Mapping[str, Callable[[Any], Any]]
 GOOD = ("SUCCEEDED", "APPROVED", "PROMOTED", "READY", "PASS", "COMMITTED", "ADVANCE", "ok")
-BAD = ("FAILED", "REJECTED", "ROLLED_BACK", "ROLL_BACK", "REVOKED", "FAIL", "wrong")
-ODD = ("CANCELLED", "EXPIRED", "PAUSED", "INCONCLUSIVE", "AWAITING_APPROVAL", "RELEASED", "mind")
+BAD = ("FAILED", "REJECTED", "ROLLED_BACK", "ROLL_BACK", "REVOKED", "DECLINED", "FAIL", "wrong")
+ODD = ("CANCELLED", "EXPIRED", "PAUSED", "INCONCLUSIVE", "AWAITING_APPROVAL", "PROPOSED", "RETIRED", "RELEASED", "mind")
 PIPE_WIDTH = 240
 #: What is no longer stays on one line, so that ids and states are not broken in two.
 SHORT = 18

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sluice.cli import exits, jobs, screen, words
+from sluice.cli import completion, exits, jobs, plans, screen, words
 from sluice.cli.options import Session, command
 
 if TYPE_CHECKING:
     from sluice.trainer import v1 as trainer
 
-LORA, OPTIMIZATION, SHAPE = "LoRA", "Optimization", "A new model (pretrain without --base)"
+TUNER, OPTIMIZATION, SHAPE = "What is trained", "Optimization", "A new model (pretrain without --base)"
+PLAN = "A plan in place of a job"
+
+NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +27,12 @@ def register(app: typer.Typer) -> None:
 
 def train(
     session: Session,
-    dataset: Annotated[str, typer.Option(help="The rows: bank-intents@3, or bank-intents for the newest.")] = "",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="The rows: bank-intents@3, or bank-intents for the newest.", autocompletion=completion.datasets
+        ),
+    ] = "",
     model: Annotated[str, typer.Option(help="The model that the result becomes a version of.")] = "",
     base: Annotated[str, typer.Option(help="The version to start from: bank-base@1, bank-bot@stable.")] = "",
     task_type: Annotated[str, typer.Option(help="Without it, that of the dataset.")] = "",
@@ -35,9 +44,32 @@ def train(
         Path | None, typer.Option(help="A TrainingJobSpec as YAML, fields as in the contract; flags win over it.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is over.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of an adapter.")] = False,
-    lora_rank: Annotated[int | None, typer.Option(min=1, rich_help_panel=LORA)] = None,
-    lora_alpha: Annotated[float | None, typer.Option(min=0, rich_help_panel=LORA)] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train all weights: --tuner full.", rich_help_panel=TUNER)
+    ] = False,
+    tuner: Annotated[
+        str,
+        typer.Option(
+            help="lora, qlora, full, adalora, vera, oft or ia3; without it, the recipe's. What they can be told: "
+            "--set oft_block_size=16.",
+            rich_help_panel=TUNER,
+        ),
+    ] = "",
+    lora_rank: Annotated[int | None, typer.Option(min=1, rich_help_panel=TUNER)] = None,
+    lora_alpha: Annotated[float | None, typer.Option(min=0, rich_help_panel=TUNER)] = None,
+    lora_variant: Annotated[
+        str | None, typer.Option(help="rslora, dora, pissa, olora or lora_plus.", rich_help_panel=TUNER)
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Hold the frozen base as nf4 or int8 (QLoRA).", rich_help_panel=TUNER)
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="adamw, adamw_8bit, paged_adamw_8bit (on a GPU), adafactor; with --full also galore, apollo, lomo.",
+            rich_help_panel=OPTIMIZATION,
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, rich_help_panel=OPTIMIZATION)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, rich_help_panel=OPTIMIZATION)] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, rich_help_panel=OPTIMIZATION)] = None,
@@ -49,6 +81,28 @@ def train(
     layers: Annotated[int | None, typer.Option(min=1, rich_help_panel=SHAPE)] = None,
     heads: Annotated[int | None, typer.Option(min=1, rich_help_panel=SHAPE)] = None,
     vocab_size: Annotated[int | None, typer.Option(min=300, rich_help_panel=SHAPE)] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Submit nothing; say what memory, time and disk it would take.", rich_help_panel=PLAN
+        ),
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--on", help="cpu, a100-80gb, …; without it, the trainer's own pool.", rich_help_panel=PLAN)
+    ] = "",
+    devices: Annotated[int, typer.Option(min=1, help="How many.", rich_help_panel=PLAN)] = 1,
+    sharding: Annotated[
+        str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp, with --devices.", rich_help_panel=PLAN)
+    ] = "",
+    tokens_per_s: Annotated[
+        float, typer.Option(min=0, help="Of one device, measured with this model.", rich_help_panel=PLAN)
+    ] = 0.0,
+    tflops: Annotated[
+        float, typer.Option(min=0, help="What one device reaches; without it, its data sheet's.", rich_help_panel=PLAN)
+    ] = 0.0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Anything else that the recipe takes: --set beta=0.2.")
+    ] = None,
 ) -> int:
     """Submit a training job.
 
@@ -57,9 +111,12 @@ def train(
     from kit.rpc.errors import Invalid
 
     given: dict[str, Any] = {
-        "tuner": "full" if full else None,
+        "tuner": tuner or ("full" if full else None),
         "lora_rank": lora_rank,
         "lora_alpha": lora_alpha,
+        "lora_variant": lora_variant,
+        "quantization": quantization,
+        "optimizer": optimizer,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "max_steps": max_steps,
@@ -71,12 +128,20 @@ def train(
         "vocab_size": vocab_size,
     }
     told = {key: value for key, value in given.items() if value is not None}
+    told |= _settings(settings or [])
     with session.traced("train"):
         if file:
             over = {"dataset": dataset, "model": model, "base": base, "endpoint": endpoint}
             over |= {"gate_policy": gate_policy, "task_type": task_type}
             spec = _from_file(session, file, over, seed, told)
+            if plan:
+                return plans.show(session, spec, device, devices, sharding, tokens_per_s, tflops)
             job = session.client.jobs.create(spec, display_name)
+        elif plan and dataset:
+            names: dict[str, Any] = {"base": base, "endpoint": endpoint, "task_type": task_type}
+            names["gate_policy"] = gate_policy
+            spec = session.client.spec(dataset=dataset, model=model or "planned", **names, **told)
+            return plans.show(session, spec, device, devices, sharding, tokens_per_s, tflops)
         elif not dataset or not model:
             missing = "--model" if dataset else "--dataset"
             raise Invalid(f"{missing} is missing; a job needs --dataset and --model, or --file spec.yaml")
@@ -99,6 +164,20 @@ def train(
     screen.fields(session, job, fields)
     screen.hint(session, f"follow it: sluice jobs watch {words.brief(job.name)}")
     return exits.OK
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Each `name=value` as a word or the number that it is. Raises Invalid."""
+    from kit.rpc.errors import Invalid
+
+    told: dict[str, Any] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not value:
+            raise Invalid(f"`--set {each}` is not name=value; write it as in `--set beta=0.2`")
+        number = float(value) if NUMBER.fullmatch(value) else value
+        told[name.replace("-", "_")] = int(number) if isinstance(number, float) and number.is_integer() else number
+    return told
 
 
 def _from_file(

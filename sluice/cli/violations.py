@@ -20,10 +20,12 @@ def spoken() -> str:
     return language()
 
 
-def show(session: Session, violations: Sequence[Any], counts: Mapping[str, int], *, fixed: bool) -> None:
+def show(
+    session: Session, violations: Sequence[Any], counts: Mapping[str, int], *, fixed: bool, aside: int = 0
+) -> None:
     """The first of them as a table, and below it how many there are of each kind and what may be done at once.
 
-    `fixed` says that what can be repaired was.
+    `fixed` says that what can be repaired was, `aside` how many rows an upload would put aside.
     """
     from sluice.rows.translations import said
 
@@ -33,7 +35,9 @@ def show(session: Session, violations: Sequence[Any], counts: Mapping[str, int],
     if len(violations) > len(shown):
         screen.hint(session, said("… and {} more", len(violations) - len(shown), to=to))
     screen.hint(session, ", ".join(f"{count} × {said(kind, to=to)}" for kind, count in _most_first(counts)))
-    if all(each.row for each in shown):
+    if aside:
+        screen.hint(session, said("an upload would put aside: {}", aside, to=to))
+    elif all(each.row for each in shown):
         way = "--on-error=quarantine puts the wrong rows aside at upload"
         if not fixed and any(map(_fixable, violations)):
             way = "--fix makes what repairs it can; --on-error=quarantine puts the other rows aside at upload"

@@ -30,6 +30,13 @@ def version_state(value: int) -> str:
     return state(registry.ModelVersionState, value, "MODEL_VERSION_STATE_")
 
 
+def task_type_state(value: int) -> str:
+    """The state of a task type."""
+    from sluice.registry import v1 as registry
+
+    return state(registry.TaskTypeState, value, "TASK_TYPE_STATE_")
+
+
 def rollout_state(value: int) -> str:
     """The state of a rollout."""
     from sluice.gateway import v1 as gateway

@@ -9,6 +9,7 @@ import grpc
 
 from sluice.client import specs
 from sluice.client.access import GatePolicies, Keys, Projects
+from sluice.client.catalogue import Catalogue
 from sluice.client.connection import Connection
 from sluice.client.datasets import Datasets
 from sluice.client.evaluations import Evaluations
@@ -19,7 +20,7 @@ from sluice.client.jobs import Jobs
 from sluice.client.models import Models
 from sluice.client.serving import Deployments, Endpoints, Rollouts
 from sluice.client.storage import Storage
-from sluice.registry import v1 as registry
+from sluice.client.task_types import TaskTypes
 from sluice.trainer import v1 as trainer
 
 
@@ -54,10 +55,12 @@ class AsyncClient:
         self.keys = Keys(self._connection)
         self.projects = Projects(self._connection)
         self.gate_policies = GatePolicies(self._connection)
+        self.task_types = TaskTypes(self._connection)
         self.erasures = Erasures(self._connection)
         self.grants = Grants(self._connection)
         self.records = Records(self._connection)
         self.storage = Storage(self._connection)
+        self.catalogue = Catalogue(self.datasets)
 
     @property
     def address(self) -> str:
@@ -87,9 +90,7 @@ class AsyncClient:
         ``dataset`` and ``base`` are names such as `bank-intents@3` and `bank-bot@stable`. Raises Invalid
         naming a hyperparameter that the recipe does not have.
         """
-        task_type = task_type or (await self.datasets.get(dataset.partition("@")[0])).task_type
-        spec = specs.training_spec(
-            self.project,
+        spec = await self.spec(
             dataset=dataset,
             model=model,
             task_type=task_type,
@@ -97,19 +98,23 @@ class AsyncClient:
             endpoint=endpoint,
             gate_policy=gate_policy,
             seed=seed,
-            recipe=await self.recipe(task_type),
             **hyperparameters,
         )
         return await self.jobs.create(spec, display_name)
+
+    async def spec(
+        self, *, dataset: str, task_type: str = "", **given: Unpack[specs.Wanted]
+    ) -> trainer.TrainingJobSpec:
+        """What ``train`` submits, for ``jobs.plan`` and ``jobs.create``; raises as ``train`` does."""
+        task_type = task_type or (await self.datasets.get(dataset.partition("@")[0])).task_type
+        recipe = await self.recipe(task_type)
+        return specs.training_spec(self.project, dataset=dataset, task_type=task_type, recipe=recipe, **given)
 
     async def recipe(self, task_type: str) -> str:
         """The recipe that trains a task type; the built-in ones are not asked for."""
         if task_type in specs.RECIPES:
             return task_type
-        stub = registry.TaskTypeServiceStub(self._connection.channel)
-        request = registry.GetTaskTypeRequest(name=f"taskTypes/{task_type}")
-        answer: registry.GetTaskTypeResponse = await self._connection.call(stub.GetTaskType, request)
-        return answer.task_type.recipe
+        return (await self.task_types.get(task_type)).recipe
 
     def events(self, *services: str) -> EventLog:
         """The event log of these services, or of all five."""

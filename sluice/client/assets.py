@@ -22,8 +22,11 @@ from sluice.rows.paths import is_litter, may_be_asset, path_of
 
 CHUNK_BYTES = 1 << 20
 #: Files that are named in one call, and that are sent in one stream.
-NAMED_AT_ONCE, SENT_AT_ONCE, SENT_BYTES = 1000, 256, 64 << 20
+NAMED_AT_ONCE, SENT_AT_ONCE = 1000, 256
 STREAMS = 4
+#: What is sent in one stream, which is stored when it is answered: all streams together are one chunk ahead at most, or
+#: a larger file each.
+SENT_BYTES = 2 << 20
 HASHERS = 4
 #: Breaks in a row that bring no file further before it is given up.
 MAX_BREAKS = 6
@@ -153,7 +156,7 @@ async def _pieces(upload: str, left: deque[Local]) -> AsyncIterator[dataset.Writ
     """Some of the files that are left, one after the other."""
     name, sent = upload, 0
     for _ in range(SENT_AT_ONCE):
-        if not left or sent >= SENT_BYTES:
+        if not left or (sent and sent + left[0].size_bytes > SENT_BYTES):
             return
         each = left.popleft()
         digest, size = each.digest, 0

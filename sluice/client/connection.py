@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -147,7 +147,7 @@ class Connection:
         self,
         open_stream: Callable[[], AsyncIterator[Item]],
         is_over: Callable[[Item], bool] = lambda item: False,
-    ) -> AsyncIterator[Item]:
+    ) -> AsyncGenerator[Item]:
         """A stream that is opened again when it breaks or ends early, until an item says that all is over.
 
         Raises Unavailable when nothing came at first, or for PATIENCE_S later, and any other fault at once.

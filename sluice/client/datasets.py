@@ -64,6 +64,7 @@ class Datasets:
         violations propose; ``quarantine`` puts rows that are wrong aside and takes the others. ``demands`` are what is
         asked of rows beyond their schema, such as that they identify nobody. ``assets`` is the folder in which the
         images and sounds lie that rows name by path; what a dataset that you may read has already is not sent.
+        The version says in ``columns_read`` and ``names_unused`` which names of the file were read, and which were not.
         ``progress`` is called as bytes are hashed and sent and rows checked. Raises RowsRefused (row, field, repair)
         when rows break the rules of the task type, Invalid for a bad file or a bad expression.
         """

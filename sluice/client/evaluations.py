@@ -10,8 +10,8 @@ from sluice.client import names, resolve
 from sluice.client.connection import Connection, gather
 from sluice.client.datasets import Datasets
 from sluice.client.models import Models
+from sluice.client.task_types import TaskTypes
 from sluice.evaluator import v1 as evaluator
-from sluice.registry import v1 as registry
 
 
 def is_over(evaluation: evaluator.Evaluation) -> bool:
@@ -90,14 +90,12 @@ class Evaluations:
         return answer.evaluation
 
     async def _suite(self, task_type: str, dataset: str) -> evaluator.Suite:
-        stub = registry.TaskTypeServiceStub(self._connection.channel)
-        request = registry.GetTaskTypeRequest(name=f"taskTypes/{task_type}")
-        answer: registry.GetTaskTypeResponse = await self._connection.call(stub.GetTaskType, request)
+        found = await TaskTypes(self._connection).get(task_type)
         return evaluator.Suite(
             dataset_version=await Datasets(self._connection).numbered(dataset),
-            metrics=answer.task_type.metrics,
-            max_rows=answer.task_type.suite_max_rows,
-            max_tokens=answer.task_type.suite_max_tokens,
+            metrics=found.metrics,
+            max_rows=found.suite_max_rows,
+            max_tokens=found.suite_max_tokens,
         )
 
     def _pages(self, filter: str, limit: int) -> AsyncIterator[evaluator.Evaluation]:

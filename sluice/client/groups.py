@@ -8,6 +8,7 @@ from functools import partial
 from kit.rpc.errors import Invalid
 from sluice.client import (
     access,
+    catalogue,
     datasets,
     evaluations,
     eventlog,
@@ -17,6 +18,7 @@ from sluice.client import (
     models,
     serving,
     storage,
+    task_types,
 )
 from sluice.client.blocking import Facade, LoopThread, blocking, iterating
 from sluice.client.login import Login
@@ -91,6 +93,7 @@ class Jobs(Facade):
     """``client.jobs``."""
 
     create = blocking(jobs.Jobs.create)
+    plan = blocking(jobs.Jobs.plan)
     get = blocking(jobs.Jobs.get)
     list = blocking(jobs.Jobs.list)
     watch = iterating(jobs.Jobs.watch)
@@ -100,6 +103,9 @@ class Jobs(Facade):
     resume = blocking(jobs.Jobs.resume)
     retry = blocking(jobs.Jobs.retry)
     logs = iterating(jobs.Jobs.logs)
+    steps = blocking(jobs.Jobs.steps)
+    reproduce = blocking(jobs.Jobs.reproduce)
+    compare = blocking(jobs.Jobs.compare)
 
 
 class Models(Facade):
@@ -179,6 +185,16 @@ class GatePolicies(Facade):
     list = blocking(access.GatePolicies.list)
 
 
+class TaskTypes(Facade):
+    """``client.task_types``."""
+
+    propose = blocking(task_types.TaskTypes.propose)
+    get = blocking(task_types.TaskTypes.get)
+    list = blocking(task_types.TaskTypes.list)
+    approve = blocking(task_types.TaskTypes.approve)
+    retire = blocking(task_types.TaskTypes.retire)
+
+
 class Erasures(Facade):
     """``client.erasures``."""
 
@@ -202,6 +218,14 @@ class Records(Facade):
 
     audit = blocking(governance.Records.audit)
     models = blocking(governance.Records.models)
+
+
+class Catalogue(Facade):
+    """``client.catalogue``."""
+
+    find = staticmethod(catalogue.Catalogue.find)
+    search = staticmethod(catalogue.Catalogue.search)
+    register = blocking(catalogue.Catalogue.register)
 
 
 class EventLog(Facade):

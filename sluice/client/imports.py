@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kit.rpc.errors import Invalid
-from sluice.client.chunks import CHUNK_BYTES
+from sluice.client.chunks import MESSAGE_BYTES
 from sluice.client.connection import Connection
 from sluice.client.uploads import OnProgress, UploadProgress
 from sluice.registry import v1 as registry
@@ -72,7 +72,7 @@ def _measure(files: ModelFiles, progress: OnProgress | None) -> types.Artifact:
     for path in files.paths:
         digest, size = hashlib.sha256(), 0
         with (files.folder / path).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(MESSAGE_BYTES):
                 digest.update(chunk)
                 size, done = size + len(chunk), done + len(chunk)
                 if progress:
@@ -88,7 +88,7 @@ async def _parts(
     total, done = sum(file.size_bytes for file in header.artifact.files), 0
     for path in files.paths:
         with (files.folder / path).open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while chunk := await asyncio.to_thread(file.read, MESSAGE_BYTES):
                 yield registry.ImportModelVersionRequest(chunk=chunk)
                 done += len(chunk)
                 if progress:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator
 
+from kit.rpc.errors import Invalid
 from sluice import lifecycle
 from sluice.client import resolve
 from sluice.client.connection import Connection, gather
+from sluice.client.reproduction import TOLERANCE, Comparison, compare
+from sluice.dataset import v1 as dataset
 from sluice.trainer import v1 as trainer
 
 
@@ -23,12 +26,43 @@ class Jobs:
         self._connection = connection
         self._jobs = trainer.TrainingJobServiceStub(connection.channel)
 
-    async def create(self, spec: trainer.TrainingJobSpec, display_name: str = "") -> trainer.TrainingJob:
+    async def create(
+        self, spec: trainer.TrainingJobSpec, display_name: str = "", reproduces: str = ""
+    ) -> trainer.TrainingJob:
         """Submits a job; ``client.train`` makes the spec from a handful of words."""
-        job = trainer.TrainingJob(spec=spec, display_name=display_name)
+        job = trainer.TrainingJob(spec=spec, display_name=display_name, reproduces=reproduces)
         request = trainer.CreateTrainingJobRequest(parent=self._connection.project, training_job=job)
         answer: trainer.CreateTrainingJobResponse = await self._connection.call(self._jobs.CreateTrainingJob, request)
         return answer.training_job
+
+    async def plan(
+        self,
+        spec: trainer.TrainingJobSpec,
+        *,
+        device: str = "",
+        devices: int = 0,
+        sharding: str = "",
+        tokens_per_s: float = 0.0,
+        tflops: float = 0.0,
+    ) -> trainer.TrainingPlan:
+        """What a job would take: on ``device``, `cpu` or an accelerator such as `a100-80gb`, at the speed that is told.
+
+        ``sharding`` is ddp, zero1, zero2, zero3 or fsdp. Raises Invalid naming what is not known.
+        """
+        word = f"SHARDING_{(sharding or 'unspecified').upper()}"
+        if word not in dict(trainer.Sharding.items()):
+            raise Invalid(f"sharding is `{sharding}`; take one of ddp, zero1, zero2, zero3, fsdp")
+        request = trainer.PlanTrainingJobRequest(
+            parent=self._connection.project,
+            spec=spec,
+            device=device,
+            devices=devices,
+            sharding=word,
+            tokens_per_s=tokens_per_s,
+            tflops=tflops,
+        )
+        answer: trainer.PlanTrainingJobResponse = await self._connection.call(self._jobs.PlanTrainingJob, request)
+        return answer.plan
 
     async def get(self, job: str) -> trainer.TrainingJob:
         """One job; raises NotFound."""
@@ -89,6 +123,46 @@ class Jobs:
         request = trainer.ReadTrainingJobLogsRequest(name=await self._name(job), follow=follow)
         async for piece in self._connection.stream(self._jobs.ReadTrainingJobLogs, request):
             yield piece.text
+
+    async def steps(self, job: str) -> builtins.list[trainer.TrainingStep]:
+        """The figures of each step and each evaluation so far; of a step that was taken again, by the last attempt."""
+        request = trainer.ReadTrainingJobStepsRequest(name=await self._name(job))
+        found: dict[tuple[int, bool], trainer.TrainingStep] = {}
+        async for answer in self._connection.stream(self._jobs.ReadTrainingJobSteps, request):
+            found |= {(step.step, step.evaluation): step for step in answer.steps}
+        return [found[at] for at in sorted(found)]
+
+    async def reproduce(self, job: str) -> trainer.TrainingJob:
+        """Submits a job again as it was; what comes of it becomes no version of a model. See ``compare``.
+
+        Raises StateConflict for a job that has not succeeded, Invalid where rows of its dataset were forgotten since.
+        """
+        first = await self.get(job)
+        if first.result.dataset_digest:
+            await self._check_rows(first)
+        return await self.create(first.spec, first.display_name, first.name)
+
+    async def compare(self, job: str, tolerance: float = TOLERANCE) -> Comparison:
+        """How a job that reproduces another came out beside it, once it is over. Raises Invalid for one that does not.
+
+        ``tolerance`` is how far the losses of a step may lie apart where the weights are not the same.
+        """
+        again = await self.get(await self._name(job))
+        if not again.reproduces:
+            raise Invalid(f"`{again.name}` reproduces no job; `sluice jobs reproduce` submits one that does")
+        again = await self.wait(again.name)
+        first = await self.get(again.reproduces)
+        return compare(first, again, await self.steps(first.name), await self.steps(again.name), tolerance)
+
+    async def _check_rows(self, job: trainer.TrainingJob) -> None:
+        versions = dataset.DatasetVersionServiceStub(self._connection.channel)
+        request = dataset.GetDatasetVersionRequest(name=job.spec.dataset_version)
+        answer: dataset.GetDatasetVersionResponse = await self._connection.call(versions.GetDatasetVersion, request)
+        if answer.dataset_version.digest != job.result.dataset_digest:
+            raise Invalid(
+                f"rows of `{job.spec.dataset_version}` were forgotten since `{job.name}` read them, so it cannot be "
+                "run again as it was; train anew on the rows that are left"
+            )
 
     async def _name(self, job: str) -> str:
         request = trainer.ListTrainingJobsRequest(parent=self._connection.project)

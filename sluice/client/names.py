@@ -55,6 +55,11 @@ def gate_policy(parent: str, name: str) -> str:
     return _plain(parent, "gatePolicies", name, "gate policy")
 
 
+def task_type(parent: str, name: str) -> str:
+    """`radiology-report` gives `projects/p/taskTypes/radiology-report`; built-in ones are found there as well."""
+    return _plain(parent, "taskTypes", name, "task type")
+
+
 def is_uuid(name: str) -> bool:
     """Whether it is a whole UUID, so that nothing has to be looked up."""
     return UUID.fullmatch(name) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.rpc.errors import Invalid
 from sluice.client import pictures
-from sluice.rows.streams import Stream
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Rows that a worker of a data loader asks for at a time.
 SHARD_ROWS = 16_384
-#: What small reads take from a piece at a time; large ones, such as a batch, are copied out of it at once.
-READ_BYTES = 64 << 10
 #: Rows whose images are in memory at once.
 DECODED_AT_ONCE = 16
 
@@ -93,9 +89,33 @@ class OpenedVersion:
     @contextmanager
     def _opened(self, start: int, most: int) -> Iterator[pa.RecordBatchStreamReader]:
         pieces = self.pieces(start, most)
-        yield _library("pyarrow").ipc.open_stream(io.BufferedReader(Stream(pieces), READ_BYTES))
+        ipc = _library("pyarrow").ipc
+        aligned = ipc.IpcReadOptions(ensure_alignment=ipc.Alignment.DataTypeSpecific)  # a batch may begin at any byte
+        yield ipc.open_stream(_Source(pieces), options=aligned)
         for _ in pieces:  # Arrow stops at its own end; the record of reads calls a read broken whose end nobody hears
             pass
+
+
+class _Source:
+    """Pieces as the file that Arrow reads: a batch that lies in one piece stays there, and is not copied out of it."""
+
+    closed = False
+
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> memoryview | bytes:
+        """The next ``size`` bytes, fewer at the end."""
+        found: list[memoryview] = []
+        while size and (rest := self._rest if len(self._rest) else next(self._pieces, None)) is not None:
+            found.append(rest[:size])
+            self._rest = rest[size:]
+            size -= len(found[-1])
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def close(self) -> None:
+        """The pieces end by themselves."""
 
 
 def _rows(

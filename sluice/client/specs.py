@@ -5,9 +5,11 @@ Pure: what is absent here is absent in the spec, and the recipe's default holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, get_type_hints
+from typing import Literal, Required, TypedDict, get_type_hints
+
+from google.protobuf.message import Message
 
 from kit.rpc.errors import Invalid
 from sluice.client import files, names
@@ -16,17 +18,24 @@ from sluice.trainer import v1 as trainer
 #: What people may write in a file for a field of the contract.
 SHORT = {"dataset": "dataset_version", "base": "base_model_version"}
 RECIPES = tuple(field.name for field in trainer.TrainingJobSpec.DESCRIPTOR.oneofs_by_name["recipe"].fields)
-OPTIMIZATION = (
-    "learning_rate",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "max_steps",
-    "epochs",
-    "warmup_ratio",
-    "weight_decay",
-)
-SHAPE = ("hidden_size", "layers", "heads", "kv_heads", "vocab_size", "max_position_embeddings")
-LORA = ("lora_rank", "lora_alpha", "lora_dropout")
+TUNERS = tuple(field.name for field in trainer.TrainingJobSpec.DESCRIPTOR.oneofs_by_name["tuner"].fields)
+OPTIMIZATION = tuple(field.name for field in trainer.Optimization.DESCRIPTOR.fields)
+SHARED = ("max_length", "precision", "checkpoint_every_steps")
+SHAPE = tuple(field.name for field in trainer.ModelShape.DESCRIPTOR.fields)
+#: LoRA with its base in 4 bits, by the name that people know it under.
+QLORA = "qlora"
+
+
+def _settings_of(tuner: str) -> dict[str, str]:
+    """The fields of a tuner by the flat names under which a job is told them: `vera_rank`, `target_modules`."""
+    fields = getattr(trainer.TrainingJobSpec(), tuner).DESCRIPTOR.fields
+    alone = ("target_modules", "quantization")
+    return {field.name if field.name in alone else f"{tuner}_{field.name}": field.name for field in fields}
+
+
+#: What each tuner can be told.
+SETTINGS = {tuner: _settings_of(tuner) for tuner in TUNERS}
+OF_TUNERS = frozenset(name for settings in SETTINGS.values() for name in settings)
 #: What a shape has where only some of it is given; the contract wants a shape whole or absent.
 DEFAULT_SHAPE = {
     "hidden_size": 192,
@@ -39,12 +48,21 @@ DEFAULT_SHAPE = {
 
 
 class Hyperparameters(TypedDict, total=False):
-    """What a recipe can be told. Every one may be left out."""
+    """What a job can be told beside its names. Every one may be left out."""
 
-    tuner: Literal["lora", "full"]
+    tuner: Literal["lora", "qlora", "full", "adalora", "vera", "oft", "ia3"]
     lora_rank: int
     lora_alpha: float
     lora_dropout: float
+    lora_variant: Literal["rslora", "dora", "pissa", "olora", "lora_plus"]
+    lora_learning_rate_ratio: float
+    quantization: Literal["nf4", "int8"]
+    adalora_rank: int
+    adalora_initial_rank: int
+    vera_rank: int
+    oft_block_size: int
+    target_modules: Sequence[str]
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "galore", "apollo", "lomo"]
     learning_rate: float
     batch_size: int
     gradient_accumulation_steps: int
@@ -52,7 +70,10 @@ class Hyperparameters(TypedDict, total=False):
     epochs: float
     warmup_ratio: float
     weight_decay: float
+    max_grad_norm: float
+    schedule: Literal["cosine", "linear", "constant"]
     max_length: int
+    precision: Literal["float32", "bfloat16"]
     checkpoint_every_steps: int
     hidden_size: int
     layers: int
@@ -60,6 +81,32 @@ class Hyperparameters(TypedDict, total=False):
     kv_heads: int
     vocab_size: int
     max_position_embeddings: int
+    beta: float
+    gamma: float
+    label_smoothing: float
+    likelihood_weight: float
+    desirable_weight: float
+    undesirable_weight: float
+    center_coefficient: float
+    pooling_method: Literal["cls", "mean", "lasttoken"]
+    normalize_embeddings: bool
+    temperature: float
+    matryoshka_sizes: list[int]
+    mini_batch_size: int
+    negatives: int
+    label_names: list[str]
+    multi_label: bool
+    balance_classes: bool
+
+
+class Wanted(Hyperparameters, total=False):
+    """What a spec is made of beside its rows and their task type."""
+
+    model: Required[str]
+    base: str
+    endpoint: str
+    gate_policy: str
+    seed: int
 
 
 def training_spec(
@@ -94,21 +141,55 @@ def training_spec(
 
 
 def fill_recipe(spec: trainer.TrainingJobSpec, recipe: str, hyperparameters: dict[str, object]) -> None:
-    """Puts the recipe and what it is told into a spec, over what stands there already."""
+    """Puts the recipe and what the job is told into a spec, over what stands there already."""
     given = {key: value for key, value in hyperparameters.items() if value is not None}
     _refuse_unknown(recipe, given)
     chosen = getattr(spec, recipe)
     chosen.SetInParent()
     for key in OPTIMIZATION:
-        if key in given:
-            setattr(chosen.optimization, key, given[key])
-    for key in ("max_length", "checkpoint_every_steps"):
-        if key in given:
-            setattr(chosen, key, given[key])
+        _put(spec.optimization, key, given)
+    for key in SHARED:
+        _put(spec, key, given)
+    for key in _own(recipe):
+        _put(chosen, key, given)
     if recipe == "pretrain":
         _fill_shape(spec.pretrain, given)
     else:
-        _fill_tuner(spec.sft, given)
+        _fill_tuner(spec, given)
+
+
+def _own(recipe: str) -> list[str]:
+    """The numbers and words that a recipe alone can be told."""
+    fields = getattr(trainer.TrainingJobSpec(), recipe).DESCRIPTOR.fields
+    return [field.name for field in fields if field.message_type is None]
+
+
+def _put(message: Message, field: str, given: Mapping[str, object], key: str = "") -> None:
+    """Sets a field to what is given under its name or ``key``; a word of an enum stands without its prefix."""
+    key = key or field
+    if key not in given:
+        return
+    value, described = given[key], message.DESCRIPTOR.fields_by_name[field]
+    if described.is_repeated:
+        message.ClearField(field)
+        getattr(message, field).extend(_listed(value, key, str if described.type == described.TYPE_STRING else int))
+        return
+    if described.enum_type is not None:
+        prefix = described.enum_type.values[0].name.removesuffix("UNSPECIFIED")
+        known = {each.name.removeprefix(prefix).lower(): each.number for each in described.enum_type.values[1:]}
+        if value not in known:
+            raise Invalid(f"{key.replace('_', '-')} is `{value}`; take one of {', '.join(known)}")
+        value = known[str(value)]
+    setattr(message, field, value)
+
+
+def _listed(value: object, key: str, kind: type[str] | type[int]) -> list[str] | list[int]:
+    """What is given apart, alone, or with commas between."""
+    each = value if isinstance(value, list | tuple) else str(value).split(",")
+    try:
+        return [kind(str(one).strip()) for one in each]  # type: ignore[return-value]
+    except ValueError:
+        raise Invalid(f"{key.replace('_', '-')} is `{value}`; take whole numbers with commas between") from None
 
 
 def _fill_shape(recipe: trainer.PretrainRecipe, given: dict[str, object]) -> None:
@@ -119,28 +200,44 @@ def _fill_shape(recipe: trainer.PretrainRecipe, given: dict[str, object]) -> Non
         setattr(recipe.shape, key, value)
 
 
-def _fill_tuner(recipe: trainer.SftRecipe, given: dict[str, object]) -> None:
-    if given.get("tuner") == "full":
-        recipe.full.SetInParent()
-    elif given.get("tuner") == "lora" or any(key in given for key in LORA):
-        recipe.lora.rank = recipe.lora.rank or 16  # the contract wants a rank wherever there is a tuner
-        for key in LORA:
-            if key in given:
-                setattr(recipe.lora, key.removeprefix("lora_"), given[key])
+def _fill_tuner(spec: trainer.TrainingJobSpec, given: dict[str, object]) -> None:
+    tuner = _tuner(spec, given)
+    if not tuner:
+        return
+    if wrong := sorted((given.keys() & OF_TUNERS) - SETTINGS[tuner].keys()):
+        what = "full fine-tuning" if tuner == "full" else f"the tuner `{tuner}`"
+        raise Invalid(f"{what} takes no {wrong[0].replace('_', '-')}; leave it out")
+    if given.get("tuner") == QLORA:
+        given = {"quantization": "nf4", **given}
+    chosen = getattr(spec, tuner)
+    chosen.SetInParent()
+    if tuner == "lora":
+        chosen.rank = chosen.rank or 16  # the contract wants a rank wherever there is a LoRA
+    for key, field in SETTINGS[tuner].items():
+        _put(chosen, field, given, key)
+
+
+def _tuner(spec: trainer.TrainingJobSpec, given: Mapping[str, object]) -> str:
+    """The tuner that is named, or whose settings are given; empty where neither is."""
+    named = str(given.get("tuner") or "")
+    if named and named not in (*TUNERS, QLORA):
+        raise Invalid(f"there is no tuner `{named}`; take one of {', '.join((*TUNERS, QLORA))}")
+    if named:
+        return "lora" if named == QLORA else named
+    standing = spec.WhichOneof("tuner")
+    told = [tuner for tuner in TUNERS if given.keys() & SETTINGS[tuner].keys()]
+    return str(standing) if standing in told else next(iter(told), "")
 
 
 def _refuse_unknown(recipe: str, given: dict[str, object]) -> None:
     if recipe not in RECIPES:
         raise Invalid(f"there is no recipe `{recipe}`; take one of {', '.join(RECIPES)}")
     known = set(get_type_hints(Hyperparameters))
-    foreign = set(SHAPE) if recipe == "sft" else {"tuner", *LORA}
-    if given.get("tuner") == "full":
-        foreign |= set(LORA)
     if strange := sorted(given.keys() - known):
         raise Invalid(f"there is no hyperparameter `{strange[0]}`; there are {', '.join(sorted(known))}")
-    if wrong := sorted(given.keys() & foreign):
-        what = "full fine-tuning" if given.get("tuner") == "full" else f"the recipe `{recipe}`"
-        raise Invalid(f"{what} takes no {wrong[0].replace('_', '-')}; leave it out")
+    usual = {*OPTIMIZATION, *SHARED, *_own(recipe), *(SHAPE if recipe == "pretrain" else ("tuner", *OF_TUNERS))}
+    if wrong := sorted(given.keys() - usual):
+        raise Invalid(f"the recipe `{recipe}` takes no {wrong[0].replace('_', '-')}; leave it out")
 
 
 def read_spec(path: Path, parent: str, over: Mapping[str, str]) -> trainer.TrainingJobSpec:

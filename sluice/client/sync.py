@@ -48,13 +48,16 @@ class Client(Facade):
         self.keys = groups.Keys(loop, self._client.keys)
         self.projects = groups.Projects(loop, self._client.projects)
         self.gate_policies = groups.GatePolicies(loop, self._client.gate_policies)
+        self.task_types = groups.TaskTypes(loop, self._client.task_types)
         self.erasures = groups.Erasures(loop, self._client.erasures)
         self.grants = groups.Grants(loop, self._client.grants)
         self.records = groups.Records(loop, self._client.records)
         self.storage = groups.Storage(loop, self._client.storage)
+        self.catalogue = groups.Catalogue(loop, self._client.catalogue)
 
     train = blocking(aio.AsyncClient.train)
     recipe = blocking(aio.AsyncClient.recipe)
+    spec = blocking(aio.AsyncClient.spec)
 
     @property
     def address(self) -> str:

@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Literal, NamedTuple
 
 from kit.rpc.errors import Corrupt, Fault, Internal, Invalid, NotFound, StateConflict, Unavailable
 from sluice.client import assets, demands
-from sluice.client.chunks import CHUNK_BYTES, chunks
+from sluice.client.acknowledged import Acknowledged
+from sluice.client.chunks import MESSAGE_BYTES, chunks
 from sluice.client.connection import Connection
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -191,25 +193,38 @@ class Sender:
                     raise
 
     async def _send_once(self, upload: dataset.Upload, path: Path) -> None:
-        if self._wishes.demands.tokenizer:
+        if self._wishes.demands.tokenizer and not upload.committed_bytes:  # which comes before any byte of the file
             pieces = demands.tokenizer_pieces(upload.name, self._wishes.demands.tokenizer)
             await self._connection.send(self._uploads.WriteTokenizer, _as_they_come(pieces))
         if upload.committed_bytes < upload.size_bytes:
-            sending = chunks(upload, path, partial(self._told, "sending"))
-            await self._connection.send(self._uploads.WriteUpload, sending)
+            async with Acknowledged(upload.committed_bytes, partial(self._stored, upload.name)) as acknowledged:
+                sending = chunks(upload, path, partial(self._told, "sending"), acknowledged.room)
+                await self._connection.send(self._uploads.WriteUpload, sending)
         request = dataset.CommitUploadRequest(name=upload.name)
         await self._connection.call(self._uploads.CommitUpload, request, timeout_s=COMMIT_TIMEOUT_S)
 
-    async def _checked(self, name: str) -> dataset.Upload:
-        """The upload when its checks are over."""
+    async def _stored(self, name: str) -> AsyncGenerator[int]:
+        """How many bytes are stored, as it changes, while more are taken."""
+        async with aclosing(self._snapshots(name)) as snapshots:
+            async for upload in snapshots:
+                if upload.state != dataset.UPLOAD_STATE_OPEN:
+                    return
+                yield upload.committed_bytes
+
+    def _snapshots(self, name: str) -> AsyncGenerator[dataset.Upload]:
+        """The upload as it changes, until it is over."""
         request = dataset.WatchUploadRequest(name=name)
 
-        async def snapshots() -> AsyncIterator[dataset.Upload]:
+        async def once() -> AsyncGenerator[dataset.Upload]:
             async for answer in self._connection.stream(self._uploads.WatchUpload, request):
                 yield answer.upload
 
+        return self._connection.follow(once, lambda item: item.state in OVER)
+
+    async def _checked(self, name: str) -> dataset.Upload:
+        """The upload when its checks are over."""
         last = dataset.Upload(name=name)
-        async for upload in self._connection.follow(snapshots, lambda item: item.state in OVER):
+        async for upload in self._snapshots(name):
             self._progress(UploadProgress("checking", upload.rows_checked, 0))
             last = upload
         return last
@@ -248,7 +263,7 @@ def _measure(path: Path, progress: OnProgress) -> tuple[int, str]:
     size, done, digest = path.stat().st_size, 0, hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(MESSAGE_BYTES):
                 digest.update(chunk)
                 done += len(chunk)
                 progress(UploadProgress("hashing", done, size))

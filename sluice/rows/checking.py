@@ -21,7 +21,8 @@ from sluice.rows.mentions import own_field
 from sluice.rows.recall import Forgotten
 from sluice.rows.repairs import renamed, repaired
 from sluice.rows.schemas import SCHEMAS
-from sluice.rows.violations import MAX_ROW_BYTES, RefusedError, Violation, too_large
+from sluice.rows.sources import Sources, sources
+from sluice.rows.violations import MAX_ROW_BYTES, RefusedError, Rename, Violation, too_large
 
 #: Repairs that one row may need before it is left as it is.
 MAX_REPAIRS = 8
@@ -52,6 +53,7 @@ class Checked:
 
     `places` says where in the frame each of the rows was, shape (rows,). `filtered` rows were not wanted; `identified`
     counts what identifies people, by kind and path. `file` is that of the archive which the rows are in, if any.
+    `renamed` are fields that had another name before --fix, `sources` the names that columns were read from.
     """
 
     frame: Frame
@@ -63,6 +65,8 @@ class Checked:
     filtered: int = 0
     identified: Counter[tuple[str, str]] = field(default_factory=Counter)
     file: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
 
     @property
     def numbers(self) -> Numbers:
@@ -97,6 +101,8 @@ def check_frame(frame: Frame, rules: Rules, steps: Sequence[Step] = ()) -> Check
     if rules.quarantine:
         checked.aside += [_aside(violation, raw) for violation, raw in frame.refused if violation.row]
     _add_others(checked, ~vouched.mask, rules)
+    renamed = checked.renamed
+    checked.sources = sources(frame, rules.row_schema, rules.columns, loose=rules.loose, fixed=renamed)
     for step in steps:
         _demand(checked, step, rules)
     if steps:
@@ -112,7 +118,7 @@ def _add_others(checked: Checked, others: Mask, rules: Rules) -> None:
         try:
             meant = _as_meant(raw, rules)
             room = labelable_row(meant, rules.row_schema) if rules.demands.labels else meant
-            line = _canonical(room, rules, checked.fixed)
+            line = _canonical(room, rules, checked)
             if len(line) > MAX_ROW_BYTES:
                 raise too_large()
             lines.append(line)
@@ -181,8 +187,8 @@ def _is_mixed(given: pa.Table, meaning: Mapping[str, str]) -> bool:
     )
 
 
-def _canonical(raw: bytes, rules: Rules, fixed: Counter[str]) -> bytes:
-    made: list[str] = []
+def _canonical(raw: bytes, rules: Rules, checked: Checked) -> bytes:
+    made: list[RefusedError] = []
     while True:
         try:
             line = SCHEMAS[rules.row_schema](raw)
@@ -191,9 +197,11 @@ def _canonical(raw: bytes, rules: Rules, fixed: Counter[str]) -> bytes:
             if better is None:
                 raise
             raw = better
-            made.append(error.kind)
+            made.append(error)
         else:
-            fixed.update(made)
+            checked.fixed.update(each.kind for each in made)
+            names = [each.fix for each in made if isinstance(each.fix, Rename) and not {".", "["} & set(each.field)]
+            checked.renamed.update({each.old: each.new for each in names})
             return line
 
 

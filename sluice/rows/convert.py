@@ -24,6 +24,7 @@ from sluice.rows.names import SPLITS
 from sluice.rows.parts import Gathering, Part, encode
 from sluice.rows.recall import Recall
 from sluice.rows.schemas import SCHEMAS
+from sluice.rows.sources import Sources
 from sluice.rows.stacks import ALONE, Beside, Stack, stacks
 from sluice.rows.violations import Violation
 
@@ -43,7 +44,8 @@ class Outcome:
 
     `violations` are the first 100, `counts` all of them by kind; `fixed` are repairs made, by kind; `put_aside` is the
     number of rows in quarantine, `filtered` that of rows which were not wanted, and `file_wrong` whether the file as a
-    whole is wrong; `forgotten` rows were left out. `identified` counts what identifies people, by kind and path.
+    whole is wrong; `forgotten` rows were left out. `identified` counts what identifies people, by kind and path;
+    `sources` are the names that columns were read from.
     """
 
     quarantine: bool = False
@@ -57,6 +59,7 @@ class Outcome:
     forgotten: int = 0
     identified: Counter[tuple[str, str]] = field(default_factory=Counter)
     file_wrong: bool = False
+    sources: Sources = field(default_factory=Sources)
 
     @property
     def accepted(self) -> bool:
@@ -82,6 +85,7 @@ class Outcome:
         self.fixed.update(found.fixed)
         self.identified.update(found.identified)
         self.filtered += found.filtered
+        self.sources.add(found.sources)
 
     def close(self) -> None:
         """See to it that a file without any rows is none that is right."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,12 +20,26 @@ from sluice.rows.recall import Forgotten
 COLUMNS = ("id", "group", "tags")
 
 
-def count(file: BinaryIO, column: str, values: Collection[str]) -> int:
-    """The rows of a part that match; of the part only that column is read."""
+class Counted(NamedTuple):
+    """How many rows of a part match, and how many have nothing in the column, so that they never can."""
+
+    matching: int
+    blank: int
+
+
+def count(file: BinaryIO, column: str, values: Collection[str]) -> Counted:
+    """The rows of a part that match, and those that cannot; of the part only that column is read."""
     stored = pyarrow.parquet.ParquetFile(file)
     if column not in stored.schema_arrow.names:
-        return 0
-    return sum(int(matching(batch.column(0), values).sum()) for batch in stored.iter_batches(columns=[column]))
+        return Counted(0, stored.metadata.num_rows)
+    found, blank = 0, 0
+    for batch in stored.iter_batches(columns=[column]):
+        told = batch.column(0)
+        found += int(matching(told, values).sum())
+        lists = pa.types.is_list(told.type)
+        blank += int(pc.sum(pc.equal(pc.list_value_length(told), 0)).as_py() or 0) if lists else 0
+        blank += told.null_count
+    return Counted(found, blank)
 
 
 def without(file: BinaryIO, column: str, values: Collection[str]) -> Part:

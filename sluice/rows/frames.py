@@ -22,7 +22,7 @@ class Frame:
     `numbers` are the rows' own, from 1 (in JSONL the lines), shape (rows,). `columns` are the rows as a table, or
     None where they do not fit into one. `row(i)` is the JSON of the i-th row. `refused` are rows, or a whole file,
     that could not even be cut out, each with what can be shown of it; they are not among the numbers. `fixed` are the
-    kinds of what was repaired before rows were cut out.
+    kinds of what was repaired before rows were cut out. `sheets_unread` are those of its workbook that are passed over.
     """
 
     numbers: Numbers
@@ -30,6 +30,7 @@ class Frame:
     row: Callable[[int], bytes]
     refused: list[tuple[Violation, bytes]] = field(default_factory=list)
     fixed: tuple[str, ...] = ()
+    sheets_unread: int = 0
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -44,6 +44,7 @@ WITHOUT_REQUEST_ID = {
     "ReleaseCandidateRoute": "releasing twice is releasing once",
     "LoadModel": "level-triggered: it says what should be loaded",
     "UnloadModel": "level-triggered",
+    "PlanTrainingJob": "changes nothing",
 }
 #: Changes of something that has an etag, whose caller need not have read it.
 WITHOUT_ETAG = {"ReleaseCandidateRoute": "given back by who took it", "ReportAttempt": "fenced by the epoch"}

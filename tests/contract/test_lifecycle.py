@@ -20,12 +20,13 @@ ENTITIES = {
     "Upload": (lifecycle.UPLOAD, dataset.UploadState, "UPLOAD_STATE_"),
     "Erasure": (lifecycle.ERASURE, dataset.ErasureState, "ERASURE_STATE_"),
     "ModelVersion": (lifecycle.MODEL_VERSION, registry.ModelVersionState, "MODEL_VERSION_STATE_"),
+    "TaskType": (lifecycle.TASK_TYPE, registry.TaskTypeState, "TASK_TYPE_STATE_"),
     "Rollout": (lifecycle.ROLLOUT, gateway.RolloutState, "ROLLOUT_STATE_"),
     "Deployment": (lifecycle.DEPLOYMENT, gateway.DeploymentState, "DEPLOYMENT_STATE_"),
     "CandidateRoute": (lifecycle.CANDIDATE_ROUTE, gateway.CandidateRouteState, "CANDIDATE_ROUTE_STATE_"),
 }
 #: Where an entity begins that does not begin as PENDING.
-STARTS = {"Job": "CREATED", "Upload": "OPEN", "Erasure": "RUNNING", "CandidateRoute": "LOADING"}
+STARTS = {"Job": "CREATED", "Upload": "OPEN", "Erasure": "RUNNING", "TaskType": "PROPOSED", "CandidateRoute": "LOADING"}
 
 
 def edges(name):

@@ -79,7 +79,7 @@ def test_rows_that_are_wrong_are_named_and_make_no_version(user, running, tmp_pa
         ("dataset upload {tmp}/new.jsonl --task-type stf", 2, "`stf` is not known; it is one of `caption`, `cpo`"),
         ("dataset upload {tmp}/new.jsonl", 3, "no dataset `new` yet; give the task type of its rows, such as sft"),
         ("dataset show nope@1", 3, "does not exist; `sluice dataset list` shows what there is"),
-        ("train --dataset rows --model m --base base@1 --task-type dpo", 3, "`dpo` does not exist; it is one of"),
+        ("train --dataset rows --model m --base base@1 --task-type triage", 3, "`triage` does not exist; it is one of"),
         ("train --dataset text --model m --base base@1 --task-type sft", 2, "has rows for `pretrain`"),
         ("train --dataset rows --model m --base base@9", 3, "does not exist; `sluice models versions` shows what"),
         ("train --dataset rows --model m", 2, "base_model_version is empty; name the model version to start from"),
@@ -167,9 +167,9 @@ async def test_an_upload_that_stops_is_not_lost(user, running, tmp_path):
 
 
 async def test_a_message_that_is_too_large(user, running, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("x" * (5 << 20)))
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * (33 << 20)))
     code, said = user("chat", ENDPOINT)
-    assert code == exits.INVALID and "The body is longer than 4194304 bytes; send less" in said
+    assert code == exits.INVALID and "The body is longer than 33554432 bytes; send less" in said
     async with running.suite.channel() as channel:
         datasets = dataset.DatasetServiceStub(channel)
         wanted = dataset.Dataset(display_name="d", task_type="sft", description="x" * (5 << 20))

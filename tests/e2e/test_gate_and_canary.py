@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from kit.rpc.errors import Denied, Unauthenticated
+from sluice import Client
 from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 from tests import invariants
 from tests.node_client import run as run_node
-from tests.pipeline import ENDPOINT, Pipeline, short
+from tests.pipeline import ENDPOINT, Pipeline, short, until
 
 ROLLED_BACK, PROMOTED = gateway.ROLLOUT_STATE_ROLLED_BACK, gateway.ROLLOUT_STATE_PROMOTED
 #: The first share stays until somebody decides.
@@ -58,6 +60,35 @@ def test_a_client_in_another_language_trains_through_the_one_public_port(running
     wrong = ["--dataset", "again", "--train", "--base", "base@1"]
     refused = run_node(node_client, address, running.suite.key, rows, *wrong)
     assert refused.returncode == 1 and "base_model_version" in refused.stderr, refused.stderr
+
+
+def test_a_label_goes_the_way_of_what_it_extends_under_its_own_gate(running):
+    client, address = running.client, running.suite.state["address"]
+    running.let_in_by((50, 0.3, 5), (100, 0, 0))
+    own = {"metrics": ["rouge_l"], "gate_policy": "baseline", "suite_max_rows": 40, "submit_roles": ["operations"]}
+    client.task_types.propose("radiology-report", "sft", **own)
+    with Client(address, client.keys.create("second person", ["algorithm", "approver"]).secret) as other:
+        other.task_types.approve("radiology-report")
+        rows = running.upload("reports", "radiology-report", 500)
+        refused = until(lambda: denied(other, rows), "the refusal of a job")
+    assert "second-person` may not submit jobs of task type `radiology-report`; it is for operations" in refused
+    with running.traffic():
+        made = running.follow(running.train(dataset=rows, model="reports", task_type="radiology-report"))
+    assert made.job.spec.WhichOneof("recipe") == "sft" and made.version.task_type == "radiology-report"
+    assert made.version.gate_policy == "baseline" and made.version.interface == "chat"
+    assert [metric.name for metric in made.evaluation.report.metrics] == ["rouge_l"], made.evaluation
+    assert made.evaluation.suite.max_rows == 40 and made.evaluation.report.rows_scored == 40
+    assert made.rollout and made.rollout.state == PROMOTED and running.route() == {"reports@1": 100}
+
+
+def denied(client, rows):
+    """What the trainer says to a job of somebody who may not submit it; empty while it has not heard of the key."""
+    try:
+        client.train(dataset=rows, model="reports", base="base@1", task_type="radiology-report")
+    except Unauthenticated:
+        return ""
+    except Denied as refusal:
+        return refusal.message
 
 
 @pytest.mark.parametrize(

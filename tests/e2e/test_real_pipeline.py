@@ -1,44 +1,139 @@
 """The life of a model with nothing made up: real recipes train it, and a real vLLM is asked and serves."""
 
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
 import pytest
 from openai import OpenAI
 
 from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
+from sluice.types import v1 as types
 from tests import invariants
-from tests.pipeline import ENDPOINT, pipeline, row, short
+from tests.pipeline import ENDPOINT, Pipeline, Run, pipeline, row, short
 
 SHAPE = {"hidden_size": 64, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_position_embeddings": 256}
 TRAINING = {"max_steps": 12, "batch_size": 8, "learning_rate": 3e-3}
 LORA = {"lora_rank": 8, "lora_alpha": 16, "max_length": 128}
+COLORS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pipeline, Run]]:
+    """A suite of real processes whose base serves."""
+    # One vLLM a model: an engine of its own for the first load of an adapter is proven in tests/integration.
+    environ = {"SLUICE_ENGINE_SCRATCH_PROOF": "false", "SLUICE_ENGINE_MAX_MODEL_LEN": "256"}
+    with pipeline(tmp_path_factory.mktemp("real"), "services", **environ) as running:
+        running.patience_s = 240
+        running.create_endpoint()
+        yield running, running.base(300, **SHAPE, **TRAINING, max_length=64)
 
 
 @pytest.mark.vllm
 @pytest.mark.training
 @pytest.mark.timeout(600)
-def test_what_was_trained_is_what_is_judged_and_served(tmp_path):
-    # One vLLM: an engine of its own for the first load of an adapter is proven in tests/integration.
-    environ = {"SLUICE_ENGINE_SCRATCH_PROOF": "false", "SLUICE_ENGINE_MAX_MODEL_LEN": "256"}
-    with pipeline(tmp_path, "services", **environ) as running:
-        running.patience_s = 240
-        running.create_endpoint()
-        base = running.base(300, **SHAPE, **TRAINING, max_length=64)
-        assert base.rollout and base.rollout.state == gateway.ROLLOUT_STATE_PROMOTED, base.version.gate_decision
-        with running.traffic(threads=1) as seen:
-            # A toy learns nothing in twelve steps, so it is only asked to be what was trained.
-            run = running.follow(running.train(**LORA, **TRAINING, gate_policy="baseline"))
-        assert run.version.gate_decision.verdict == registry.VERDICT_PASS, run.version.gate_decision.reasons
-        assert run.rollout and run.rollout.state == gateway.ROLLOUT_STATE_PROMOTED, run.rollout
-        for each in (base, run):
-            parity = each.evaluation.report.parity
-            assert parity.passed and parity.prompts == parity.equal_prompts > 0, parity
-        assert not seen.failures and {"base@1", "adapter@1"} <= set(seen.answers)
-        message = row("sft", 3)["messages"][0]
-        with OpenAI(base_url=f"{running.suite.state['http']}/v1", api_key=running.suite.key, max_retries=0) as client:
-            pieces = client.chat.completions.with_raw_response.create(
-                model=ENDPOINT, messages=[message], max_tokens=8, temperature=0, stream=True
-            )
-            assert short(pieces.headers["x-sluice-version"]) == "adapter@1"
-            assert sum(1 for piece in pieces.parse() if piece.choices) >= 1
-        invariants.told_in_order(run, running.client.events().list(limit=0))
-        invariants.hold(running)
+def test_what_was_trained_is_what_is_judged_and_served(real: tuple[Pipeline, Run]) -> None:
+    running, base = real
+    assert base.rollout and base.rollout.state == gateway.ROLLOUT_STATE_PROMOTED, base.version.gate_decision
+    with running.traffic(threads=1) as seen:
+        # A toy learns nothing in twelve steps, so it is only asked to be what was trained.
+        run = running.follow(running.train(**LORA, **TRAINING, gate_policy="baseline"))
+    for each in (base, run):
+        promoted_and_the_same(each)
+    assert not seen.failures and {"base@1", "adapter@1"} <= set(seen.answers)
+    message = row("sft", 3)["messages"][0]
+    with OpenAI(base_url=f"{running.suite.state['http']}/v1", api_key=running.suite.key, max_retries=0) as client:
+        pieces = client.chat.completions.with_raw_response.create(
+            model=ENDPOINT, messages=[message], max_tokens=8, temperature=0, stream=True
+        )
+        assert short(pieces.headers["x-sluice-version"]) == "adapter@1"
+        assert sum(1 for piece in pieces.parse() if piece.choices) >= 1
+    invariants.told_in_order(run, running.client.events().list(limit=0))
+    invariants.hold(running)
+
+
+def pair(number: int) -> dict[str, Any]:
+    color, other = COLORS[number % 3], COLORS[(number + 1) % 3]
+    return {"prompt": f"Which color is shelf {number}?", "chosen": f"It is {color}.", "rejected": f"Hardly {other}."}
+
+
+def verdict(number: int) -> dict[str, Any]:
+    wanted = pair(number // 2)
+    return {
+        "prompt": wanted["prompt"],
+        "completion": wanted["rejected" if number % 2 else "chosen"],
+        "label": number % 2 == 0,
+    }
+
+
+def match(number: int) -> dict[str, Any]:
+    color, other = COLORS[number % 3], COLORS[(number + 1) % 3]
+    return {
+        "query": f"{color} {number}",
+        "positive": f"shelf {number} is {color}",
+        "negatives": [f"shelf {number} is {other}"],
+    }
+
+
+def label(number: int) -> dict[str, Any]:
+    return {"text": f"shelf {number} is {COLORS[number % 3]}", "label": COLORS[number % 3]}
+
+
+CHAT = {"messages": [{"role": "user", "content": "Which color is shelf 4?"}], "max_tokens": 4}
+#: By task type: its rows, what its endpoint is asked and how many things the answer holds.
+KINDS: dict[str, tuple[Callable[[int], dict[str, Any]], str, dict[str, Any], Callable[[Any], int], int]] = {
+    "dpo": (pair, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "sequence-classification": (
+        label, "classify", {"input": ["shelf 4 is red"]}, lambda said: len(said["data"][0]["probs"]), 3,
+    ),
+    "orpo": (pair, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "kto": (verdict, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "rm": (pair, "classify", {"messages": CHAT["messages"]}, lambda said: len(said["data"][0]["probs"]), 1),
+    "embedding": (match, "embeddings", {"input": "red 4"}, lambda said: len(said["data"][0]["embedding"]), 64),
+    "reranker": (
+        match, "rerank", {"query": "red 4", "documents": ["a", "b"]}, lambda said: len(said["results"]), 2,
+    ),
+}  # fmt: skip
+#: So many that a tenth is enough for a gate.
+ROWS = 450
+LANDING = ("dpo", "sequence-classification")
+
+
+@pytest.mark.vllm
+@pytest.mark.training
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "task_type", [kind if kind in LANDING else pytest.param(kind, marks=pytest.mark.prove) for kind in KINDS]
+)
+def test_each_task_type_goes_from_rows_to_an_answer_at_its_own_endpoint(
+    real: tuple[Pipeline, Run], task_type: str
+) -> None:
+    running, _ = real
+    make, path, asked, count, expected = KINDS[task_type]
+    file = running.suite.folder / f"{task_type}.jsonl"
+    file.write_text("".join(json.dumps(make(number)) + "\n" for number in range(ROWS)))
+    rows = running.client.datasets.upload(name=f"rows-{task_type}", path=file, task_type=task_type)
+    told: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "max_length": 64}
+    if task_type == "rm":  # its gate wants better than a coin
+        told |= {"max_steps": 40, "learning_rate": 5e-3}
+    job = running.client.train(dataset=rows.name, model=task_type, base="base@1", task_type=task_type, **told)
+    run = running.follow(job.name)
+    promoted_and_the_same(run)
+    assert run.evaluation.report.rows_scored >= 30 and not run.evaluation.report.rows_failed
+    with httpx.Client(base_url=running.suite.state["http"], trust_env=False, timeout=60) as client:
+        headers = {"authorization": f"Bearer {running.suite.key}"}
+        answer = client.post(f"/v1/{path}", json={"model": task_type, **asked}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert short(answer.headers["x-sluice-version"]) == f"{task_type}@1"
+    assert count(answer.json()) == expected
+
+
+def promoted_and_the_same(run: Run) -> None:
+    """The gate passed it, it serves, and the engine gives what the recipe gave."""
+    assert run.job.state == types.JOB_STATE_SUCCEEDED, run.job.failure
+    assert run.version.gate_decision.verdict == registry.VERDICT_PASS, run.version.gate_decision.reasons
+    assert run.rollout and run.rollout.state == gateway.ROLLOUT_STATE_PROMOTED, run.rollout
+    parity = run.evaluation.report.parity
+    assert parity.passed and parity.prompts == parity.equal_prompts > 0, parity

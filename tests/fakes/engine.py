@@ -21,7 +21,7 @@ class FakeEngine:
 
     name = "fake"
     capabilities: frozenset[Capability] = frozenset(
-        {"chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify"}
+        {"chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify", "rerank"}
     )
 
     def __init__(self, **faults: Any) -> None:
@@ -39,7 +39,7 @@ class FakeEngine:
             launch.model,
         )
         env = {"FAKE_ENGINE_KEY": launch.key, "FAKE_ENGINE_FAULTS": json.dumps(self.faults)}
-        return Command((*argv, "--model-dir", str(launch.model_dir)), env)
+        return Command((*argv, "--model-dir", str(launch.model_dir), "--task", launch.task), env)
 
     async def ready(self, client: httpx.AsyncClient, task: Task, model: str) -> None:
         await prove(client, task, model)

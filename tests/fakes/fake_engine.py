@@ -6,16 +6,27 @@ Faults come from FAKE_ENGINE_FAULTS (JSON) at the start or POST /_fake/faults la
 import argparse
 import hmac
 import json
+import math
 import os
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+#: What an engine of each task answers, as vLLM does: an embedder ranks too, a reranker has one class.
+PATHS = {
+    "generate": ("/v1/chat/completions", "/v1/completions"),
+    "embed": ("/v1/embeddings", "/rerank", "/score"),
+    "classify": ("/classify",),
+    "score": ("/rerank", "/score", "/classify"),
+}
+DIMENSIONS = 16
 
 
 @dataclass
@@ -35,8 +46,11 @@ class Faults:
 class FakeServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, port: int, model: str, key: str, faults: Faults) -> None:
+    def __init__(self, port: int, model: str, key: str, faults: Faults, task: str, config: dict[str, Any]) -> None:
         self.model, self.key, self.faults = model, key, faults
+        self.config = config
+        #: A model whose config has a `fake_kind` can do that alone, whatever the engine was started for.
+        self.paths = PATHS[task] if config.get("fake_kind", task) == task else ()
         self.adapters: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self.lock = threading.Lock()
@@ -91,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self._checked():
             return
         match self.path:
-            case "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" | "/classify":
+            case path if path in self.server.paths:
                 self._infer(body)
             case "/v1/load_lora_adapter":
                 self._load(body["lora_name"], body["lora_path"])
@@ -130,10 +144,9 @@ class Handler(BaseHTTPRequestHandler):
         poisoned = self.server.poisoned_by(model)
         if poisoned and (body.get("logprobs") or not body.get("max_tokens")):
             return self._error(400, "Out of range float values are not JSON compliant")
-        if self.path == "/v1/embeddings":
-            return self._json({"model": model, "data": [{"index": 0, "embedding": [0.6, 0.8]}], "usage": {}})
-        if self.path == "/classify":
-            return self._json({"model": model, "data": [{"index": 0, "label": "A", "probs": [0.75, 0.25]}]})
+        if self.path in POOLED:
+            usage = {"prompt_tokens": len(_texts(body)), "total_tokens": len(_texts(body))}
+            return self._json({"id": "fake-1", "model": model, "usage": usage, **POOLED[self.path](body, self.server)})
         words = [] if poisoned else _answer(model, body, self.server.config_of(model).get("fake_answer", ""))
         if body.get("stream"):
             return self._stream(body, model, words)
@@ -189,6 +202,69 @@ def _usage(body: dict[str, Any], words: list[str]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": prompt + len(words)}
 
 
+def _texts(body: dict[str, Any]) -> list[str]:
+    """What is to be embedded or classified: each text, the tokens of one, or a conversation."""
+    if "messages" in body:
+        return ["\n".join(str(message.get("content", "")) for message in body["messages"])]
+    given = body.get("input", body.get("documents", body.get("text_2", "")))
+    if isinstance(given, list) and all(isinstance(each, int) for each in given):
+        return [" ".join(map(str, given))]
+    return [str(each) for each in given] if isinstance(given, list) else [str(given)]
+
+
+def _vector(text: str) -> list[float]:
+    """A bag of words in so many dimensions, normalised: texts that share words are near each other."""
+    counts = Counter(zlib.crc32(word.encode()) % DIMENSIONS for word in text.lower().split())
+    length = math.sqrt(sum(count**2 for count in counts.values())) or 1.0
+    return [counts[place] / length for place in range(DIMENSIONS)]
+
+
+def _embedded(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    vectors = [_vector(text) for text in _texts(body)]
+    return {"object": "list", "data": [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]}
+
+
+def _classified(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    """A class is likely when its name is among the words; the one class of a reward model likes long answers."""
+    labels = list(dict(server.config.get("id2label", {"0": "A", "1": "B"})).values())
+    data = []
+    for place, text in enumerate(_texts(body)):
+        words = text.lower().split()
+        logits = [float(words.count(label.lower())) for label in labels] if len(labels) > 1 else [float(len(words))]
+        probs = logits if body.get("use_activation") is False else _softmax(logits)
+        label = labels[max(range(len(labels)), key=logits.__getitem__)]
+        data.append({"index": place, "label": label, "probs": probs, "num_classes": len(labels)})
+    return {"object": "list", "data": data}
+
+
+def _softmax(logits: list[float]) -> list[float]:
+    powers = [math.exp(logit) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def _alike(query: str, text: str) -> float:
+    return sum(one * other for one, other in zip(_vector(query), _vector(text), strict=True))
+
+
+def _ranked(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    scores = [_alike(str(body["query"]), text) for text in _texts(body)]
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])[: body.get("top_n") or None]
+    texts = _texts(body)
+    return {
+        "results": [
+            {"index": place, "document": {"text": texts[place]}, "relevance_score": scores[place]} for place in order
+        ]
+    }
+
+
+def _scored(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    scores = [_alike(str(body["text_1"]), text) for text in _texts(body)]
+    return {"object": "list", "data": [{"index": place, "score": score} for place, score in enumerate(scores)]}
+
+
+POOLED = {"/v1/embeddings": _embedded, "/classify": _classified, "/rerank": _ranked, "/score": _scored}
+
+
 def _whole(path: str, body: dict[str, Any], model: str, words: list[str]) -> dict[str, Any]:
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "logprobs": None}
     if path == "/v1/chat/completions":
@@ -225,14 +301,17 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--task", choices=list(PATHS), default="generate")
     options = parser.parse_args()
     if not (options.model_dir / "config.json").exists():
         sys.exit("ValueError: the model's folder holds no config.json")
+    config = json.loads((options.model_dir / "config.json").read_text())
     given = json.loads(os.environ.get("FAKE_ENGINE_FAULTS", "{}"))
     faults = Faults(**{name.name: given[name.name] for name in fields(Faults) if name.name in given})
     time.sleep(faults.start_delay_s)
     sys.stdout.write("INFO fake engine starts\n")
-    FakeServer(options.port, options.model, os.environ["FAKE_ENGINE_KEY"], faults).serve_forever()
+    key = os.environ["FAKE_ENGINE_KEY"]
+    FakeServer(options.port, options.model, key, faults, options.task, config).serve_forever()
 
 
 if __name__ == "__main__":

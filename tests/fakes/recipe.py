@@ -68,6 +68,7 @@ def save(folder: Path, seed: int) -> None:
 
 def end(folder: Path, outcome: str, **fields: object) -> int:
     result = {"outcome": outcome, "metrics": {"final_loss": 0.5}, "environment": {"seed": "0"}, **fields}
+    result |= {"settings": {"learning_rate": "0.1"}, "packages": ["torch==2"]}
     (folder / "result.json").write_text(json.dumps(result))
     return int(outcome == "failed")
 

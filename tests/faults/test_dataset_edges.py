@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from services.dataset.uploads.chunks import PIECE_BYTES
 from sluice import Client
 from sluice.client import RowsRefused
-from sluice.client.chunks import CHUNK_BYTES
+from sluice.client.acknowledged import CHUNK_BYTES
+from sluice.client.chunks import MESSAGE_BYTES
 from sluice.client.uploads import UploadProgress
 from tests.pipeline import until
 from tests.seed import SEED
@@ -24,7 +24,7 @@ from tests.suite import ROOT, Suite, suite
 ROWS = 30
 #: Where the way of an upload is.
 CODE = ("servicer/uploads.py", "supervisor.py", "uploads/judging.py")
-#: A point of the service, and for which time it dies there. Of 30 MiB there are four pieces and two parts.
+#: A point of the service, and for which time it dies there. Of 30 MiB there are eight pieces and two parts.
 EDGES = {
     "dataset_piece_stored": (1, 2, 4),  # its bytes are safe and not counted
     "dataset_piece_counted": (1, 4),  # counted and not acknowledged
@@ -89,7 +89,7 @@ class SentAgain:
 
     def __call__(self, progress: UploadProgress) -> None:
         if progress.phase == "sending":
-            self.most = max(self.most, self._done - (progress.done - CHUNK_BYTES))
+            self.most = max(self.most, self._done - (progress.done - MESSAGE_BYTES))
             self._done = progress.done
 
 
@@ -119,7 +119,7 @@ def test_killed_at_an_edge_it_makes_exactly_one_version(tmp_path, rows, trap):
     path, expected = rows
     with running(tmp_path, trap) as (started, client):
         version = sent(client, "d", path, again := SentAgain())
-        assert again.most <= 2 * PIECE_BYTES + 2 * CHUNK_BYTES, "the piece being stored, that being gathered, and a bit"
+        assert again.most <= CHUNK_BYTES
         until(lambda: fired(started.home) == [trap.partition(":")[0]], f"the death at {trap}", 20)
         assert version.row_count == ROWS
         until(lambda: nothing_is_left(started.home), "that nothing is left behind", 20)
@@ -155,9 +155,9 @@ def test_killed_over_and_over_at_random_it_comes_through(tmp_path, rows):
         killer = threading.Thread(target=harm)
         killer.start()
         try:
-            version = sent(client, "d", rows[0])
+            version = sent(client, "d", rows[0], again := SentAgain())
         finally:
             over.set()
             killer.join()
-        assert version.row_count == ROWS
+        assert version.row_count == ROWS and again.most <= CHUNK_BYTES
         until(lambda: nothing_is_left(started.home), "that nothing is left behind", 30)

@@ -50,6 +50,8 @@ class World:
     rows: list[dict[str, Any]] = field(default_factory=lambda: [conversation(i) for i in range(40)])
     split: str = "test"
     task_type: str = "sft"
+    interface: str = ""
+    config: str = ""
     metrics: list[str] = field(default_factory=lambda: ["exact_match", "rouge_l", "bleu_4"])
     max_rows: int = 0
     parity: str = ""
@@ -71,6 +73,9 @@ class Models(registry.ModelVersionServiceServicer):
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         version = registry.ModelVersion(name=request.name, task_type=self.world.task_type, endpoint="m")
         version.lineage.dataset_version = DATA if self.world.own_data else ""
+        version.interface = self.world.interface
+        if self.world.config:
+            version.artifact.files.add(path="config.json", digest=self.world.config)
         if self.world.parity:
             version.parity.digest = self.world.parity
         return registry.GetModelVersionResponse(model_version=version)
@@ -81,7 +86,9 @@ class TaskTypes(registry.TaskTypeServiceServicer):
         self.world = world
 
     async def GetTaskType(self, request: Any, context: Any) -> Any:
-        found = registry.TaskType(name=request.name, row_schema=request.name.split("/")[1], metrics=self.world.metrics)
+        found = registry.TaskType(
+            name=request.name, row_schema=request.name.rsplit("/", 1)[1], metrics=self.world.metrics
+        )
         found.suite_max_rows, found.suite_max_tokens = self.world.max_rows, 16
         return registry.GetTaskTypeResponse(task_type=found)
 

@@ -180,7 +180,7 @@ async def test_a_reader_that_goes_away_is_on_the_record(running, project, client
             break
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
-    assert entry.outcome == dataset.AUDIT_OUTCOME_BROKEN and entry.rows < 1500
+    assert entry.outcome == dataset.AUDIT_OUTCOME_ENDED_EARLY and entry.rows < 1500
     assert entry.action == "ReadDatasetVersion" and entry.resource == version.name
     changes = [each.action for each in await asyncio.to_thread(client.records.audit, "d")]
     assert {"sluice.dataset.v1.dataset.created", "sluice.dataset.v1.dataset_version.committed"} <= set(changes)

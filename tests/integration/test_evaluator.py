@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import sys
@@ -113,6 +114,33 @@ async def test_an_event_ten_times_gives_one_evaluation_with_a_report(parts):
     assert len(port.asked()) == 40 and parts.world.released == [model(1)]
     found = await parts.events()
     assert found == ["evaluation.created", *["evaluation.changed"] * 4, "evaluation.completed"]
+
+
+async def test_a_classifier_is_asked_for_labels_whose_names_its_config_tells(parts):
+    names = {"problem_type": "multi_label_classification", "id2label": {"0": "fee", "1": "card", "2": "loan"}}
+    parts.world.config = (await parts.blobs.put(PROJECT, once(json.dumps(names).encode()))).digest
+    parts.world.task_type, parts.world.interface = "classification", "classify"
+    parts.world.metrics = ["accuracy", "macro_f1", "micro_f1"]
+    parts.world.rows = [{"text": f"card {i}", "label": ["card", "fee"] if i % 2 else ["card"]} for i in range(8)]
+
+    def reply(path, body):
+        assert path == "/v1/classify" and body["model"] == "candidate-1"
+        return 200, {"data": [{"label": "card", "probs": [0.6, 0.9, 0.1]}]}
+
+    evaluation, _ = await parts.evaluated(1, reply)
+    assert evaluation.state == types.JOB_STATE_SUCCEEDED, evaluation.failure
+    # card: F1 1. fee: 4 right, 4 too many, F1 2/3.
+    found = {metric.name: metric.value for metric in evaluation.report.metrics}
+    assert found == pytest.approx({"accuracy": 1 / 2, "macro_f1": 5 / 6, "micro_f1": 24 / 28})
+    page = await parts.servicer.ListEvaluationRows(evaluator.ListEvaluationRowsRequest(parent=evaluation.name), None)
+    assert {row.answer for row in page.rows} == {'["card", "fee"]'}
+
+
+async def test_metrics_that_do_not_fit_the_rows_fail_before_anything_is_loaded(parts):
+    parts.world.metrics = ["ndcg_at_10"]
+    evaluation, port = await parts.evaluated(1)
+    assert evaluation.state == types.JOB_STATE_FAILED and "choose of bleu_4, exact_match" in evaluation.failure.message
+    assert not port.bodies and not parts.world.released
 
 
 async def test_rows_can_be_paged_through(parts):

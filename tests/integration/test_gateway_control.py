@@ -75,6 +75,19 @@ async def test_a_version_climbs_on_its_figures_to_all_the_traffic(database: Data
     assert b"secret" not in deployed.SerializeToString()
 
 
+async def test_the_host_and_the_workers_are_told_what_a_version_serves(database: Database) -> None:
+    versions = Registry()
+    versions.interface = "embeddings"
+    async with control(database, versions) as around, worker(around) as one:
+        await around.reaches(await around.approve(1), domain.PROMOTED)
+        await until(lambda: one.weights() == {"1": 100})
+        assert around.host.interfaces == {"embeddings"}
+        assert one.table.routes[0].interface == "embeddings"
+    async with database.read() as session:  # kept, so that a load does not need the registry
+        request = await store.weights_of(session, version(1))
+    assert request is not None and request.interface == "embeddings"
+
+
 async def test_an_arm_that_fails_every_request_is_rolled_back_within_a_few(database: Database) -> None:
     async with control(database) as around, worker(around) as one:
         name = await on_canary(around)

@@ -8,13 +8,14 @@ import struct
 import grpc
 import pytest
 
+import tasks
 from kit.blobs import manifest_digest
-from kit.rpc.errors import Denied, Invalid, NotFound
+from kit.rpc.errors import Denied, Invalid, NotFound, StateConflict
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
-from tests.integration.uploads import fault_of
+from tests.integration.uploads import Uploads, chunks, fault_of, jsonl
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ async def test_pages_of_policies_hold_no_more_than_was_asked(channel, project, s
         names += [each.name.rsplit("/", 1)[-1] for each in answer.gate_policies]
         if not (token := answer.next_page_token):
             break
-    assert names == ["baseline", "mine", "no-regression"]
+    assert names == sorted(["mine", *tasks.gate_policies()])
 
 
 async def test_a_mistyped_task_type_gets_the_nearest(channel):
@@ -168,3 +169,37 @@ async def test_pickles_and_headless_imports_are_refused(channel, project):
     assert isinstance(await fault_of(stub.ImportModelVersion(iter(parts[1:]))), Denied | Invalid)
     parts[0].header.artifact.files[0].path = "../../etc/model.safetensors"
     assert isinstance(await fault_of(stub.ImportModelVersion(iter(parts))), Invalid)
+
+
+async def test_rows_come_in_under_a_label_that_another_person_approved_until_it_is_retired(running, project, keys):
+    label = f"{project}/taskTypes/radiology-report"
+    (_, ana), (ben, approver) = await keys(types.ROLE_ALGORITHM), await keys(types.ROLE_APPROVER)
+    await until(running, ana, project, grpc.StatusCode.OK)
+    wanted = registry.TaskType(extends="sft", metrics=["rouge_l", "exact_match"], suite_max_rows=9)
+    propose = registry.CreateTaskTypeRequest(parent=project, task_type_id="radiology-report", task_type=wanted)
+    async with running.channel("registry", ana) as mine, running.channel("registry", approver) as other:
+        desk, theirs = registry.TaskTypeServiceStub(mine), registry.TaskTypeServiceStub(other)
+        assert isinstance(await fault_of(theirs.CreateTaskType(propose)), Denied)
+        assert (await desk.CreateTaskType(propose)).task_type.state == registry.TASK_TYPE_STATE_PROPOSED
+        approve = registry.ApproveTaskTypeRequest(name=label)
+        assert isinstance(await fault_of(desk.ApproveTaskType(approve)), Denied)
+        async with running.channel("dataset", ana) as channel:
+            sets = dataset.DatasetServiceStub(channel)
+            rows = dataset.Dataset(display_name="d", task_type="radiology-report")
+            create = dataset.CreateDatasetRequest(parent=project, dataset=rows)
+            assert isinstance(await fault_of(sets.CreateDataset(create)), StateConflict)
+            assert (await theirs.ApproveTaskType(approve)).task_type.approval.principal == ben
+            assert (await sets.CreateDataset(create)).dataset.row_schema == "sft"
+            sending, content = Uploads(channel, project), jsonl(3)
+            upload = await sending.open(content)
+            await sending.write(*chunks(upload.name, content))
+            await theirs.RetireTaskType(registry.RetireTaskTypeRequest(name=label, reason="over"))
+            done = await sending.commit(upload.name)
+            assert done.state == dataset.UPLOAD_STATE_COMMITTED, done
+            assert isinstance(await fault_of(sending.open(jsonl(4))), StateConflict)
+        listed = await desk.ListTaskTypes(registry.ListTaskTypesRequest(parent=project))
+        assert label in [each.name for each in listed.task_types] and len(listed.task_types) > 2
+        bare = registry.ListTaskTypesRequest()
+        assert label not in [each.name for each in (await desk.ListTaskTypes(bare)).task_types]
+        stranger = registry.GetTaskTypeRequest(name="projects/default/taskTypes/sft")
+        assert isinstance(await fault_of(desk.GetTaskType(stranger)), Denied)

@@ -1,5 +1,6 @@
 """The real vLLM through EngineHost: adapter, chat, stream, log-probabilities, stopped; killed and restored."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -144,6 +145,7 @@ async def test_vllm_serves_and_stops(host: EngineHost, tmp_path: Path) -> None:
     adapter = await host.load(write_lora(tmp_path / "lora", 8), ADAPTER, base_digest=BASE)
     assert await logprobs(adapter) != await logprobs(base)
     await check_surface(adapter)
+    await check_likelihoods(adapter, base)
     with pytest.raises(AdapterRejected, match="not within"):
         await host.load(write_lora(tmp_path / "bad", 64), BAD, base_digest=BASE)
 
@@ -160,6 +162,20 @@ async def test_vllm_survives_a_kill_with_its_adapters(host: EngineHost, tmp_path
     restored = next(running for running in host.list() if running.digest == ADAPTER)
     assert restored.url != adapter.url
     assert await logprobs(restored) == pytest.approx(said, abs=1e-5)
+
+
+async def check_likelihoods(*models: Running) -> None:
+    """Prompts that are scored side by side, which vLLM's own kernel for adapters on CPUs dies of."""
+    asked = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello hello"}]
+    scored = {"add_generation_prompt": False, "continue_final_message": True, "prompt_logprobs": 0, "max_tokens": 1}
+    alone = [(await chat(each, messages=asked, **scored)).json()["prompt_logprobs"] for each in models]
+    assert alone[0] != alone[1]
+    answers = await asyncio.gather(*(chat(each, messages=asked, **scored) for each in models for _ in range(8)))
+    for number, answer in enumerate(answers):
+        for one, other in zip(answer.json()["prompt_logprobs"][1:], alone[number // 8][1:], strict=True):
+            assert {k: v["logprob"] for k, v in one.items()} == pytest.approx(
+                {k: v["logprob"] for k, v in other.items()}, abs=1e-4
+            )
 
 
 async def check_surface(adapter: Running) -> None:

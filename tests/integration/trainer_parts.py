@@ -28,6 +28,7 @@ from kit.store import Database, migrate
 from services.trainer import store
 from services.trainer.backends.local import LocalBackend
 from services.trainer.inputs import Inputs
+from services.trainer.planning import Planning
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from services.trainer.supervisor import Supervisor
 from sluice.dataset import v1 as dataset
@@ -87,7 +88,7 @@ class TaskTypes(registry.TaskTypeServiceServicer):
     """`sft` and `pretrain`."""
 
     async def GetTaskType(self, request: registry.GetTaskTypeRequest, context: object) -> object:
-        name = request.name.removeprefix("taskTypes/")
+        name = request.name.removeprefix("projects/p/taskTypes/")
         if name not in ("sft", "pretrain"):
             raise NotFound(f"task type `{name}` does not exist")
         return registry.GetTaskTypeResponse(task_type=registry.TaskType(recipe=name, gate_policy="gate"))
@@ -123,7 +124,7 @@ class Trainer:
             dataset_version=f"{DATASET}/latest",
             base_model_version=f"{BASE}/stable",
             model="m",
-            sft=trainer.SftRecipe(optimization=optimization),
+            optimization=optimization,
         )
         wanted.MergeFrom(trainer.TrainingJobSpec(**spec))
         job = trainer.TrainingJob(spec=wanted)
@@ -246,9 +247,11 @@ async def running(environ: dict[str, str], command: Sequence[str] = AGENT) -> As
         async def channel(peer: str) -> grpc.aio.Channel:
             return await stack.enter_async_context(connect(settings.address(peer), token=lambda: identity.token(peer)))
 
+        datasets = dataset.DatasetVersionServiceStub(await channel("dataset"))
+        models = registry.ModelVersionServiceStub(await channel("registry"))
         inputs = Inputs(
-            dataset.DatasetVersionServiceStub(await channel("dataset")),
-            registry.ModelVersionServiceStub(await channel("registry")),
+            datasets,
+            models,
             registry.TaskTypeServiceStub(await channel("registry")),
             registry.GatePolicyServiceStub(await channel("registry")),
         )
@@ -264,8 +267,11 @@ async def running(environ: dict[str, str], command: Sequence[str] = AGENT) -> As
             waiting_limit_s=3600,
             monotonic=lambda: time.monotonic() + made.skipped_s,
         )
+        blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+        planning = Planning(inputs.resolve, datasets, models, blobs)
+        servicer = TrainingJobServicer(database, inputs.resolve, jobs, planning)
         servicers = [
-            (trainer.add_TrainingJobServiceServicer_to_server, TrainingJobServicer(database, inputs.resolve, jobs)),
+            (trainer.add_TrainingJobServiceServicer_to_server, servicer),
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
         ]
         list_ = interceptors(authenticator(settings, "trainer", enabled=False), authorize)

@@ -1,18 +1,20 @@
 """A tiny base model, pretrained once, for the recipes to tune."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.recipes.bert import tiny_bert
 from tests.recipes.jobs import SHAPE, conversations, make_job, texts
 
 
 @pytest.fixture(scope="session")
 def recipes() -> SimpleNamespace:
     """The recipe modules, on one thread: the same sums in the same order as in a process of their own."""
+    import bitsandbytes  # noqa: F401  a recipe hides it where its spec needs none of it
     import torch
 
     from services.trainer.recipes import pretrain, sft  # imports torch, so not at collection
@@ -34,6 +36,47 @@ def pretrained(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
     job = make_job(tmp_path_factory.mktemp("pre") / "job", "pretrain", parameters, texts(), validation=texts(6))
     assert run_recorded(job, recipes.pretrain.train) == 0
     return job
+
+
+@pytest.fixture(scope="session")
+def blank(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base that knows nothing: the same weights on every machine, as nothing was summed for them."""
+    from transformers import set_seed
+
+    from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
+
+    folder, shape = tmp_path_factory.mktemp("blank"), ModelShape(**SHAPE)
+    tokenizer = train_tokenizer([row["text"] for row in texts()], shape)
+    set_seed(1)
+    fresh_model(tokenizer, shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BERT that knows nothing."""
+    return tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def answers_job(blank: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a job directory on `blank`: `answers_job("dpo", rows, validation, optimization=…, **parameters)`."""
+
+    def make(
+        recipe: str,
+        rows: list[dict[str, Any]],
+        validation: Iterable[dict[str, Any]] = (),
+        *,
+        name: str = "job",
+        optimization: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Path:
+        given = {"learning_rate": 0.01, "batch_size": 8, "max_steps": 3, **(optimization or {})}
+        parameters = {"optimization": given, **parameters}
+        return make_job(tmp_path / name, recipe, parameters, rows, base=blank, validation=validation)
+
+    return make
 
 
 @pytest.fixture

@@ -34,6 +34,29 @@ def conversations(count: int = 48) -> list[dict[str, Any]]:
     ]
 
 
+ASKED = ("where is my card", "may I borrow money", "why this fee")
+
+
+def preferences(start: int = 0, count: int = 48) -> list[dict[str, Any]]:
+    """Each question with its queue and another one, which one changing from row to row."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"{ASKED[i % 3]} {i}?"}],
+            "chosen": [{"role": "assistant", "content": LABELS[i % 3]}],
+            "rejected": [{"role": "assistant", "content": LABELS[(i + 1 + i // 3 % 2) % 3]}],
+        }
+        for i in range(start, start + count)
+    ]
+
+
+def feedback(start: int = 0, count: int = 48) -> list[dict[str, Any]]:
+    """The rows of `preferences`, by turns the good answer alone and the bad one alone."""
+    return [
+        {"prompt": row["prompt"], "completion": row["chosen" if i % 2 else "rejected"], "label": bool(i % 2)}
+        for i, row in enumerate(preferences(start, count))
+    ]
+
+
 def make_job(
     folder: Path,
     recipe: str,

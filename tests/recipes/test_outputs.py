@@ -1,5 +1,6 @@
 """What finished recipes leave: models that load, losses that fell, parity that a reload confirms."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from services.trainer.recipes.environment import lock_digest
 from services.trainer.recipes.jobdir import run_recorded
 from tests.recipes.jobs import conversations, digests, make_job, progress, result, texts
 
@@ -100,6 +102,28 @@ def test_bfloat16_accumulation_and_epochs(recipes: SimpleNamespace, sft_job: Cal
     job = sft_job(lora={"rank": 4}, precision="PRECISION_BFLOAT16", optimization={**small, "schedule": "linear"})
     assert run_recorded(job, recipes.sft.train) == 0
     assert result(job)["metrics"]["steps"] == 2 * 4  # 48 rows / (4 × 3)
+
+
+def test_the_same_spec_again_leaves_the_same_bytes_and_says_on_what(
+    recipes: SimpleNamespace, sft_job: Callable[..., Path]
+) -> None:
+    jobs = [sft_job(name, full={}, optimization={"max_steps": 3}) for name in ("first", "again")]
+    assert [run_recorded(job, recipes.sft.train) for job in jobs] == [0, 0]
+    first, again = map(result, jobs)
+    assert digests(jobs[0] / "out") == digests(jobs[1] / "out")
+    assert [line["loss"] for line in progress(jobs[0], "step")] == [line["loss"] for line in progress(jobs[1], "step")]
+    assert (first["settings"], first["packages"]) == (again["settings"], again["packages"])
+    told = {"learning_rate": "0.01", "max_steps": "3", "lr_scheduler_type": '"cosine"', "max_length": "128"}
+    assert first["settings"].items() >= {**told, "packing": "false", "optim": '"adamw_torch_fused"'}.items()
+    about = first["environment"]
+    assert about == {**again["environment"], "pid": about["pid"]}
+    template = (jobs[0] / "in" / "base" / "chat_template.jinja").read_bytes()
+    assert about["template"] == "sha256:" + hashlib.sha256(template).hexdigest()
+    assert about["lock"] == lock_digest(first["packages"]) and about["accelerators"]
+    metrics = first["metrics"]
+    phases = [metrics[f"peak_rss_mb_{phase}"] for phase in ("import", "load", "train", "save")]
+    assert metrics["peak_rss_mb"] == max(phases)
+    assert "energy_j" not in metrics or metrics["energy_j"] > 0
 
 
 def test_no_output_names_the_machine(recipes: SimpleNamespace, sft_job: Callable[..., Path]) -> None:

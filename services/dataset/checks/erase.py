@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from services.dataset.checks import wire
 from services.dataset.checks.child import PART_READ_BYTES, READ_BYTES, Wire
 
+if TYPE_CHECKING:
+    from sluice.rows.erasing import Counted
 
-def match(task: wire.Match, wires: Wire) -> list[int]:
-    """Counts the rows of each part that match."""
+
+def match(task: wire.Match, wires: Wire) -> list[Counted]:
+    """Counts the rows of each part that match, and those that cannot."""
     from sluice.rows import erasing
 
     return [erasing.count(file, task.column, task.values) for file in _files(wires, task.parts, PART_READ_BYTES)]
 
 
-def erase(task: wire.Erase, wires: Wire) -> list[int]:
-    """Sends the parts that have such rows without them; returns how many each part had."""
+def erase(task: wire.Erase, wires: Wire) -> list[Counted]:
+    """Sends the parts that have such rows without them; returns how many each part had, and how many cannot match."""
     from sluice.rows import erasing
 
     counts = []
     for file in _files(wires, task.parts, PART_READ_BYTES):
         count = erasing.count(file, task.column, task.values)
-        if count:
+        if count.matching:
             file.seek(0)
             wires.part(erasing.without(io.BytesIO(file.read()), task.column, task.values))
         counts.append(count)

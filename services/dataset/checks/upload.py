@@ -34,6 +34,7 @@ def check(task: wire.Task, wires: Wire) -> wire.Outcome:
     rules = Rules(task.row_schema, task.columns, task.fix, task.quarantine, demands, task.forgotten, task.loose)
     before = partial(_ids_before, task, wires)
     found = convert(file, task.file_name, rules, wires.part, wires.tick, put_aside, _beside(task, wires), before)
+    unused, more = found.sources.unused()
     return wire.Outcome(
         found.accepted,
         found.row_count,
@@ -44,6 +45,10 @@ def check(task: wire.Task, wires: Wire) -> wire.Outcome:
         found.filtered,
         found.forgotten,
         [(*place, count) for place, count in found.identified.items()],
+        found.sources.columns(),
+        unused,
+        more,
+        found.sources.sheets_unread,
     )
 
 

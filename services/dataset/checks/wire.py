@@ -40,6 +40,12 @@ class Outcome(Struct):
     forgotten: int = 0
     #: What identifies people: kind, field, how often.
     identified: list[tuple[str, str, int]] = []
+    #: Of each column the names in the file that it was read from; names that were not used; how many more of these.
+    read: dict[str, list[str]] = {}
+    unused: list[str] = []
+    unused_more: int = 0
+    #: Sheets of workbooks that were passed over.
+    sheets_unread: int = 0
 
 
 class Stretch(Struct):
@@ -127,7 +133,7 @@ class SharedIds(Compare, tag="shared-ids"):
 
 
 class Match(Struct, tag="match"):
-    """Wanted is how many rows of each part have one of the values in a column."""
+    """Wanted is how many rows of each part have one of the values in a column, and how many have none at all."""
 
     what: ClassVar[str] = "the search"
     remedy: ClassVar[str] = "make versions of fewer rows"

@@ -69,9 +69,10 @@ async def note_progress(unit: Unit, name: str, rows: int, total: int) -> None:
     await ERASURES.update(unit, erasure)
 
 
-async def count(unit: Unit, name: str, changes: Mapping[str, Change]) -> None:
-    """Ends a dry run with what an erasure would take."""
+async def count(unit: Unit, name: str, changes: Mapping[str, Change], blank: int = 0) -> None:
+    """Ends a dry run with what an erasure would take; ``blank`` rows have nothing in the column."""
     erasure = await ERASURES.get(unit.session, name)
+    erasure.rows_without_column = blank
     for version, before in await _affected(unit, parent_of(name), changes):
         found = sum(changes[part.digest].removed for part in before if part.digest in changes)
         note(
@@ -87,8 +88,12 @@ async def apply(
     changes: Mapping[str, Change],
     aside: Mapping[str, Change],
     seen: Collection[str],
+    blank: int = 0,
 ) -> bool:
-    """Gives all versions the parts without the rows, in one move; False, and nothing, when there are parts unseen."""
+    """Gives all versions the parts without the rows, in one move; False, and nothing, when there are parts unseen.
+
+    ``blank`` rows have nothing in the column.
+    """
     of = parent_of(name)
     present = [*await erasures.stored_parts(unit.session, of), *await erasures.put_aside(unit.session, of)]
     if any(part.digest not in seen for part in present):
@@ -106,6 +111,7 @@ async def apply(
     for old, new in aside.items():
         await _put_less_aside(unit, of, old, new)
     await _sum_up(unit, erasure, changes)
+    erasure.rows_without_column = blank
     erasure.quarantined_rows_removed = sum(change.removed for change in aside.values())
     for owner in (name, erasures.predicate_of(name)):
         await parts.drop(unit, owner)

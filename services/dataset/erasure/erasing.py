@@ -126,29 +126,34 @@ class Erasing:
         await self._database.transact(partial(parts.drop, owner=name))  # of a try that was broken off
         seen: set[str] = set()
         changes: dict[str, Change] = {}
+        blank = 0
         gone: dict[str, Change] = {}
         while True:
             async with self._database.read() as session:
                 found = [part for part in await erasures.stored_parts(session, of) if part.digest not in seen]
                 aside = [part for part in await erasures.put_aside(session, of) if part.digest not in seen]
             seen.update(part.digest for part in [*found, *aside])
-            changes |= await self._found(erasure, found, predicate, len(changes))
+            more, unmatched = await self._found(erasure, found, predicate, len(changes))
+            changes, blank = changes | more, blank + unmatched
             if erasure.dry_run:
-                await self._database.transact(partial(erasure_commands.count, name=name, changes=changes))
+                await self._database.transact(partial(erasure_commands.count, name=name, changes=changes, blank=blank))
                 return
             gone |= await self._sifted(name, aside, predicate, len(gone))
             failpoint("erasure_before_commit")
-            command = partial(erasure_commands.apply, name=name, changes=changes, aside=gone, seen=seen)
+            command = partial(erasure_commands.apply, name=name, changes=changes, blank=blank, aside=gone, seen=seen)
             if await self._database.transact(command):
                 failpoint("erasure_committed")
                 return
 
     async def _found(
         self, erasure: dataset.Erasure, found: Sequence[PartRow], predicate: Predicate, places: int
-    ) -> dict[str, Change]:
-        """The parts with such rows, and what takes their place: stored as the erasure's until versions take it."""
+    ) -> tuple[dict[str, Change], int]:
+        """The parts with such rows, and what takes their place: stored as the erasure's until versions take it.
+
+        Beside it, how many rows of all parts have nothing in the column.
+        """
         if not found:
-            return {}
+            return {}, 0
         kind = wire.Match if erasure.dry_run else wire.Erase
         told, counts, new = 0.0, b"[]", list[PartRow]()
         total = sum(part.rows_of() for part in found)
@@ -164,10 +169,11 @@ class Erasing:
                     failpoint("erasure_part_rewritten")
                 case checks.Found():
                     counts = event.figures
-        hits = zip(found, msgspec.json.decode(counts, type=list[int]), strict=True)
-        had = [(part, count) for part, count in hits if count]
+        hits = list(zip(found, msgspec.json.decode(counts, type=list[tuple[int, int]]), strict=True))
+        had = [(part, count) for part, (count, _) in hits if count]
         after = [part for part, _ in had] if erasure.dry_run else new
-        return {part.digest: Change(count, put) for (part, count), put in zip(had, after, strict=True)}
+        changes = {part.digest: Change(count, put) for (part, count), put in zip(had, after, strict=True)}
+        return changes, sum(blank for _, (_, blank) in hits)
 
     async def _sifted(
         self, name: str, aside: Sequence[PartRow], predicate: Predicate, places: int

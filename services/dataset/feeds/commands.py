@@ -67,6 +67,18 @@ async def follow_dataset(unit: Unit, of: dataset.Dataset) -> None:
             unit.emit(dataset.FeedUpdated(feed=feed.name), feed.name)
 
 
+async def follow_first(unit: Unit, upload: dataset.Upload) -> None:
+    """Has feeds that name no columns take over those of the upload that made the first version of their dataset.
+
+    A feed that is made later has them from the start.
+    """
+    for feed in await FEEDS.find(unit.session, parent=uploads.dataset_of(upload.name)):
+        if upload.columns and not feed.columns:
+            feed.columns.update(upload.columns)
+            await FEEDS.update(unit, feed)
+            unit.emit(dataset.FeedUpdated(feed=feed.name), feed.name)
+
+
 async def append_rows(unit: Unit, blobs: BlobStore, name: str, lines: Sequence[bytes]) -> dataset.Feed:
     """Stores rows, encrypted, and lets them wait.
 

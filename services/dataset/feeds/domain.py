@@ -13,6 +13,7 @@ import msgspec
 
 from kit.rpc.errors import Exhausted, Invalid, StateConflict
 from kit.rpc.names import parent_of, slug, uuid7
+from services.dataset.domain import schema_of
 from services.dataset.uploads import demands
 from services.dataset.uploads import domain as uploads
 from sluice.dataset import v1 as dataset
@@ -243,7 +244,7 @@ def check_demands(feed: dataset.Feed, parent: dataset.Dataset) -> None:
             "a feed has no tokenizer to count with; leave the limit of tokens out",
             violations=[("feed.demands.max_tokens", "is not for feeds")],
         )
-    demands.check(demands.at_least(feed.demands, parent), parent.task_type)
+    demands.check(demands.at_least(feed.demands, parent), schema_of(parent))
 
 
 def _empty(feed: dataset.Feed) -> None:

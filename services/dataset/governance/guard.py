@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from kit.auth import ALL_PROJECTS, AccessSnapshot, Principal
 from kit.rpc.call import Call, current_call
 from kit.rpc.errors import Denied, NotFound
+from kit.rpc.fields import texts_and_messages
 from kit.store import Database
 from services.dataset import domain, store
 from services.dataset.governance import grants
@@ -172,8 +173,12 @@ class Guarded:
                 judged = time.monotonic()
                 async for response in told:
                     if time.monotonic() - judged >= self._guard.again_s:
-                        async with self._guard.recording(request):
-                            await self._guard.check(name, request, set())
+                        try:
+                            async with self._guard.recording(request):
+                                await self._guard.check(name, request, set())
+                        except Exception as error:
+                            await told.athrow(error)  # so that it is not taken for a reader who went away
+                            raise
                         judged = time.monotonic()
                     yield response
 
@@ -192,6 +197,9 @@ class Guarded:
                     yield response
                     _count(reading, response)
             outcome = dataset.AUDIT_OUTCOME_COMPLETE
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = dataset.AUDIT_OUTCOME_ENDED_EARLY
+            raise
         finally:
             await audit.end(reading, outcome)
 
@@ -240,7 +248,7 @@ def _datasets(message: Message) -> Iterator[tuple[str, str]]:
 
 
 def _texts(message: Message) -> Iterator[str]:
-    for field, value in message.ListFields():
+    for field, value in texts_and_messages(message):
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             continue
         for part in value if field.is_repeated else [value]:

@@ -11,6 +11,7 @@ from kit.store import Database, Unit
 from services.dataset import commands, store
 from services.dataset.erasure import deleting
 from services.dataset.governance import grants
+from services.dataset.labels import Labels
 from services.dataset.store import DatasetRow
 from sluice.dataset import v1 as dataset
 
@@ -20,14 +21,17 @@ Context = Any
 class DatasetServicer(dataset.DatasetServiceServicer):
     """Datasets by name."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, labels: Labels | None = None) -> None:
         self.database = database
+        self.labels = labels or Labels()
 
     async def CreateDataset(
         self, request: dataset.CreateDatasetRequest, context: Context
     ) -> dataset.CreateDatasetResponse:
+        asked = await self.labels.ask(request.parent, request.dataset.task_type)
+
         async def work(unit: Unit) -> dataset.CreateDatasetResponse:
-            created = await commands.create_dataset(unit, request.parent, request.dataset)
+            created = await commands.create_dataset(unit, request.parent, request.dataset, asked())
             return dataset.CreateDatasetResponse(dataset=created)
 
         return await self.database.answer(request, work)
@@ -56,8 +60,11 @@ class DatasetServicer(dataset.DatasetServiceServicer):
     async def UpdateDataset(
         self, request: dataset.UpdateDatasetRequest, context: Context
     ) -> dataset.UpdateDatasetResponse:
+        named = request.dataset.task_type if "task_type" in request.update_mask.paths else ""
+        asked = await self.labels.ask(request.dataset.name, named)
+
         async def work(unit: Unit) -> dataset.UpdateDatasetResponse:
-            changed = await commands.update_dataset(unit, request.dataset, request.update_mask)
+            changed = await commands.update_dataset(unit, request.dataset, request.update_mask, asked)
             return dataset.UpdateDatasetResponse(dataset=changed)
 
         return await self.database.answer(request, work)

@@ -14,6 +14,7 @@ from services.dataset.feeds import commands as feeds_commands
 from services.dataset.feeds import domain as feeds
 from services.dataset.feeds.store import FEEDS
 from services.dataset.feeds.taking import Taking
+from services.dataset.labels import Labels
 from sluice.dataset import v1 as dataset
 
 Context = Any
@@ -24,14 +25,16 @@ FEW_BYTES = 64 << 10
 class FeedServicer(dataset.FeedServiceServicer):
     """Feeds and the rows that come by them."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, labels: Labels | None = None) -> None:
         self.database = database
+        self.labels = labels or Labels()
         self.taking = Taking(database, blobs)
 
     async def CreateFeed(self, request: dataset.CreateFeedRequest, context: Context) -> dataset.CreateFeedResponse:
-        await self._check_demands(request.parent, request.feed)
+        asked = await self.labels.ask_of(await self._check_demands(request.parent, request.feed))
 
         async def work(unit: Unit) -> dataset.CreateFeedResponse:
+            asked()
             creator = current_call().principal.name
             created = await feeds_commands.create_feed(unit, request.parent, request.feed, creator)
             return dataset.CreateFeedResponse(feed=created)
@@ -78,8 +81,9 @@ class FeedServicer(dataset.FeedServiceServicer):
 
         return await self.database.answer(request, work)
 
-    async def _check_demands(self, parent: str, feed: dataset.Feed) -> None:
-        """Before a unit is opened: while one is open nobody else writes, and an expression may take a while."""
+    async def _check_demands(self, parent: str, feed: dataset.Feed) -> dataset.Dataset:
+        """Gives the dataset. Before a unit is opened: while one is open nobody else writes, and it may take a while."""
         async with self.database.read() as session:
             of = await store.DATASETS.get(session, parent)
         await asyncio.to_thread(feeds.check_demands, feed, of)
+        return of

@@ -12,6 +12,8 @@ from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid
 from kit.store import Database, Unit, failpoint, watch
 from services.dataset import checks, commands, damage, parts, store
+from services.dataset.domain import schema_of
+from services.dataset.labels import Labels
 from services.dataset.uploads import demands
 from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.chunks import Chunk, Gathering, joined, unnamed
@@ -20,6 +22,8 @@ from sluice import lifecycle
 from sluice.dataset import v1 as dataset
 
 Context = Any
+#: The client waits for what it is told here, which may have been stored by another replica.
+ACKNOWLEDGED_S = 0.05
 
 
 async def _sound(version: str) -> bool:
@@ -37,9 +41,11 @@ class UploadServicer(dataset.UploadServiceServicer):
         spare: checks.Spare,
         recent: Recent,
         is_damaged: Callable[[str], Awaitable[bool]] = _sound,
+        labels: Labels | None = None,
     ) -> None:
         """``is_damaged`` says of a version whether something that its rows are stored in is known to be damaged."""
         self.database = database
+        self.labels = labels or Labels()
         self.is_damaged = is_damaged
         self.blobs = blobs
         self.spare = spare
@@ -51,9 +57,11 @@ class UploadServicer(dataset.UploadServiceServicer):
         async with self.database.read() as session:
             parent = await store.DATASETS.get(session, request.parent)
         # Before the unit: while one is open nobody else writes, and an expression may take a while.
-        await asyncio.to_thread(demands.check, demands.at_least(request.demands, parent), parent.task_type)
+        await asyncio.to_thread(demands.check, demands.at_least(request.demands, parent), schema_of(parent))
+        asked = await self.labels.ask_of(parent)
 
         async def work(unit: Unit) -> dataset.CreateUploadResponse:
+            asked()
             creator = current_call().principal.name
             return dataset.CreateUploadResponse(upload=await commands.create_upload(unit, request, creator))
 
@@ -114,7 +122,7 @@ class UploadServicer(dataset.UploadServiceServicer):
     async def WatchUpload(
         self, request: dataset.WatchUploadRequest, context: Context
     ) -> AsyncIterator[dataset.WatchUploadResponse]:
-        async for upload in watch(lambda: self._get(request.name), self.database.changed):
+        async for upload in watch(lambda: self._get(request.name), self.database.changed, ACKNOWLEDGED_S):
             yield dataset.WatchUploadResponse(upload=upload)
             if lifecycle.is_over(lifecycle.UPLOAD, upload.state):
                 return

@@ -14,8 +14,9 @@ from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 
 MAX_CHUNK_BYTES = 2 << 20
-#: Bytes that are gathered before they are written as one piece.
-PIECE_BYTES = 8 * 1024 * 1024
+#: Bytes that are gathered before they are written as one piece: half of what a sender may be ahead, so that one half
+#: comes while the other is stored.
+PIECE_BYTES = 4 << 20
 #: Chunks of one piece: a sender of single bytes gets small pieces, and not our memory.
 PIECE_CHUNKS = 1024
 #: How long a chunk waits at most for others of its piece. So a slow sender sends little again when we die.
@@ -80,7 +81,7 @@ class Gathering:
         self.name = self.name or name
         if not self.name or name not in ("", self.name):
             raise unnamed()
-        if self._chunks and chunk.offset != self._place:
+        if self._place >= 0 and chunk.offset != self._place:
             raise wrong_offset(chunk.offset, self._place)
         size = size_of(chunk)
         self._chunks.append(chunk)

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from kit.rpc.errors import Invalid, StateConflict
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
-from sluice.rows import ROWS_OF_TASK
 from sluice.rows.deidentify import Policy
 from sluice.rows.demands import Demands
 
@@ -34,7 +33,7 @@ def of(wanted: dataset.RowDemands) -> Demands:
     )
 
 
-def check(wanted: dataset.RowDemands, task_type: str) -> None:
+def check(wanted: dataset.RowDemands, row_schema: str) -> None:
     """Raises Invalid, with column and position, for an expression that cannot be read; loads Polars where there is one.
 
     So it is refused before a byte of the file is sent.
@@ -43,7 +42,7 @@ def check(wanted: dataset.RowDemands, task_type: str) -> None:
     if asked.keep or asked.set or asked.tags:
         from sluice.rows.demands.filters import check
 
-        check(asked, ROWS_OF_TASK[task_type])
+        check(asked, row_schema)
     if "presidio" in asked.recognizers and asked.deidentify and find_spec("presidio_analyzer") is None:
         raise Invalid("recognizer `presidio` is not installed with this suite; leave it out")
     if asked.max_tokens and find_spec("tokenizers") is None:

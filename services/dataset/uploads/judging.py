@@ -16,6 +16,7 @@ from kit.rpc.names import project_of
 from kit.store import Database, Unit, failpoint
 from kit.telemetry import current_trace_id, get_log
 from services.dataset import checks, commands, parts, store
+from services.dataset.domain import schema_of
 from services.dataset.erasure import domain as erasures
 from services.dataset.media import assets
 from services.dataset.media.shelves import BesideShelf, Keeping
@@ -23,7 +24,6 @@ from services.dataset.uploads import demands
 from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.staged import Staged, Stored
 from sluice.dataset import v1 as dataset
-from sluice.rows import ROWS_OF_TASK
 from sluice.rows.deidentify import Policy
 
 #: A command that ends an upload, of a unit and its name; one that asks for it is also given how many rows are `new`.
@@ -203,7 +203,7 @@ def _stretches(found: Sequence[parts.PartRow]) -> list[checks.Stretch]:
 def _task(upload: dataset.Upload, parent: dataset.Dataset, tokenizer_bytes: int, beside: bool) -> checks.Task:
     return checks.Task(
         upload.file_name,
-        ROWS_OF_TASK[parent.task_type],
+        schema_of(parent),
         upload.size_bytes,
         columns=dict(upload.columns),
         loose=bool(upload.feed or upload.columns_from),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from sqlalchemy import or_
@@ -178,21 +178,27 @@ class Staged:
         async with self._looking:  # of those who wait for the same piece one looks
             if self._known() >= end:
                 return
-            upload = await self._wait(lambda upload: upload.committed_bytes >= end)
-            async with self._database.read() as session:
-                self._pieces += await store.pieces_from(session, upload.name, self._known())
+            await self._wait(lambda upload: upload.committed_bytes >= end, self._learn)
         if self._known() < end:
             raise NotFound(f"the bytes of `{self._upload}` before {end} are gone; upload the file again")
 
-    async def _wait(self, enough: Callable[[dataset.Upload], bool]) -> dataset.Upload:
+    async def _learn(self, session: AsyncSession) -> None:
+        self._pieces += await store.pieces_from(session, self._upload, self._known())
+
+    async def _wait(
+        self,
+        enough: Callable[[dataset.Upload], bool],
+        then: Callable[[AsyncSession], Awaitable[None]] | None = None,
+    ) -> None:
+        """Returns when the upload is so far; ``then`` reads in the session in which that was seen."""
         clock = asyncio.get_running_loop().time
         given_up, size = clock() + PATIENCE_S, -1
         while True:
             seen = self._database.changed.count
             async with self._database.read() as session:
                 upload = await store.UPLOADS.get(session, self._upload)
-            if enough(upload):
-                return upload
+                if enough(upload):
+                    return await then(session) if then else None
             if upload.committed_bytes > size:
                 given_up, size = clock() + PATIENCE_S, upload.committed_bytes
             if upload.state != dataset.UPLOAD_STATE_OPEN or clock() > given_up:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from services.evaluator.metrics.contract import Statistics
+from services.evaluator.metrics.contract import Kind, Statistics
 from services.evaluator.scripts import is_mostly_cjk
 
 ORDER = 4
@@ -18,6 +18,8 @@ class Bleu4:
     With effective order: where all answers are shorter than n words there are no n-grams, and the shorter ones
     decide. Elsewhere this is sacrebleu's corpus BLEU.
     """
+
+    reads: Kind = "text"
 
     def measure(self, answer: str, reference: str) -> Statistics:
         """(n-grams matched, 1 to 4; n-grams in all, 1 to 4; words of the answer; words of the reference)."""

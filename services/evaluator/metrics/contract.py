@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from kit.rpc.errors import StateConflict
 from sluice.errors import v1 as errors
 
 #: Figures of one row. Those of several rows are added up, column by column.
 Statistics = tuple[float, ...]
+#: What an answer is: words, which of two is preferred, labels, or an order of documents.
+Kind = Literal["text", "preference", "labels", "ranking"]
 
 
 class MetricFailed(StateConflict):
@@ -25,8 +27,12 @@ class Metric(Protocol):
     state between calls; whatever a library raises passes through, and nothing is made a zero.
     """
 
+    @property
+    def reads(self) -> Kind:
+        """What the answers are that it scores."""
+
     def measure(self, answer: str, reference: str) -> Statistics:
-        """The statistics of one row, always of the same length. Any text will do, an empty one too."""
+        """The statistics of one row, always of the same length. Where it reads words, any text will do."""
 
     def score_row(self, statistics: Statistics) -> float:
         """The score of one row."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from services.evaluator.metrics.contract import Statistics
+from services.evaluator.metrics.contract import Kind, Statistics
 
 
 class ExactMatch:
     """Equality after NFKC (Unicode Annex 15) and with every run of white space as one space. Case counts."""
+
+    reads: Kind = "text"
 
     def measure(self, answer: str, reference: str) -> Statistics:
         """(equal, 1)."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from services.evaluator.metrics.contract import Statistics
+from services.evaluator.metrics.contract import Kind, Statistics
 from services.evaluator.scripts import CJK
 
 _TOKEN = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+")
@@ -24,6 +24,8 @@ class Tokens:
 
 class RougeL:
     """The F-measure of the longest common subsequence of words (Lin 2004), the mean over rows."""
+
+    reads: Kind = "text"
 
     @cached_property
     def _scorer(self) -> Any:

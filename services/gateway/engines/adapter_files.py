@@ -19,6 +19,9 @@ _EXPONENT = {
     "BF16": 0x7F80,
 }  # all ones: infinity or NaN (IEEE 754; bfloat16)
 _MAX_HEADER = 32 * 2**20
+#: Where vLLM would take LoRA, and its kernels have faults (`vllm_server.py`).
+_UNTUNED = ("embed_tokens", "lm_head")
+_ROOMS = ("model", "language_model")
 _FIX = "Export the adapter again from its checkpoint, for this base."
 
 
@@ -92,17 +95,27 @@ def _tensor(entry: dict[str, Any], offset: int) -> Tensor:
 
 def _base_shapes(model_dir: Path) -> dict[str, tuple[int, ...]]:
     return {
-        name: tensor.shape for path in model_dir.glob("*.safetensors") for name, tensor in read_header(path).items()
+        _place(name): tensor.shape
+        for path in model_dir.glob("*.safetensors")
+        for name, tensor in read_header(path).items()
     }
+
+
+def _place(name: str) -> str:
+    """Where a weight is, however its file says it: a model that sees is saved as `model.layers…`, and its adapter says
+    `model.language_model.layers…`."""
+    return ".".join(part for part in name.split(".") if part not in _ROOMS)
 
 
 def _check_fit(name: str, tensor: Tensor, rank: int, base: dict[str, tuple[int, ...]]) -> None:
     """lora_A is [rank, in], lora_B [out, rank] of a weight [out, in] (Hu et al. 2021, arXiv:2106.09685)."""
+    if any(part in _UNTUNED for part in name.split(".")):
+        raise AdapterRejected(f"Tensor {name} tunes the vocabulary's matrix.", "Serve this version as merged weights.")
     if tensor.dtype not in _BYTES or len(tensor.shape) != 2:
         raise _rejected(f"Tensor {name} is no matrix of float32, float16 or bfloat16.")
     rows, columns = tensor.shape
     target = name.removeprefix("base_model.model.")
-    weight = base.get(target.replace(".lora_A.", ".").replace(".lora_B.", "."))
+    weight = base.get(_place(target.replace(".lora_A.", ".").replace(".lora_B.", ".")))
     if ".lora_A." in name:
         fits = rows == rank and (weight is None or columns == weight[-1])
     elif ".lora_B." in name:

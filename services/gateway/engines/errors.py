@@ -3,6 +3,7 @@
 EngineError                a request about an engine cannot be met
 ├── NotReady               the engine does not answer yet, or did not come up in time
 ├── AdapterRejected        these adapter files will not be served; the engine is unharmed or was healed
+├── WrongKind              the model is sound and of another kind than was asked for
 └── EngineLost             the engine that served this has gone; `ensure` brings it back
 """
 
@@ -22,6 +23,10 @@ class NotReady(EngineError):
 
 class AdapterRejected(EngineError):
     """The adapter's files are incomplete, misfit the base, or give no finite answer."""
+
+
+class WrongKind(EngineError):
+    """The model cannot do what it is asked for, such as embed; trying again changes nothing."""
 
 
 class EngineLost(EngineError):

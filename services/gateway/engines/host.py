@@ -12,7 +12,7 @@ from pathlib import Path
 from kit.rpc.ports import free_port
 from kit.telemetry import span
 from services.gateway.engines.adapter_files import check_adapter
-from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady
+from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady, WrongKind
 from services.gateway.engines.process import EngineProcess, Progress, write_private
 from services.gateway.engines.protocol import DEFAULT_SIZING, Engine, Launch, Sizing, Task
 from services.gateway.engines.served import Running, Wanted, plain_digest, served_name
@@ -59,18 +59,34 @@ class EngineHost:
         """Serve the base in `model_dir`; a dead or unsound engine is replaced and its adapters reloaded.
 
         Asking for `lora` of an engine that runs without restarts it. `direct`: the base is wanted by itself, see
-        `release`. Raises EngineError, NotReady.
+        `release`. Raises EngineError, also while the same model is served for another task, WrongKind, NotReady.
         """
         digest = plain_digest(digest)
         async with self._locks[digest]:
-            known = self._wanted.get(digest)
+            known = self._known_for(digest, task)
             wanted = (
                 replace(known, model_dir=str(model_dir), lora=known.lora or lora, direct=known.direct or direct)
                 if known
                 else Wanted(digest, str(model_dir), lora, task, {}, [], direct)
             )
-            process = await self._bring_up(wanted)
+            try:
+                process = await self._bring_up(wanted)
+            except WrongKind:
+                self._forget(digest)  # no engine will ever serve it so
+                raise
             return _running(process, digest, digest)
+
+    def _known_for(self, digest: str, task: Task) -> Wanted | None:
+        """What is wanted of the base; None too where it was wanted for another task and serves nobody."""
+        known, process = self._wanted.get(digest), self._processes.get(digest)
+        if known is None or known.task == task:
+            return known
+        if known.adapters or (process is not None and process.alive()):
+            raise EngineError(
+                f"The same weights are served for `{known.task}` on this host, so they cannot be for `{task}`.",
+                "Withdraw the other version first, or serve this one on another host.",
+            )
+        return None
 
     async def load(self, adapter_dir: Path, digest: str, *, base_digest: str) -> Running:
         """Serve a LoRA adapter on its base's engine, once its files and a real answer have shown it sound.
@@ -141,11 +157,15 @@ class EngineHost:
         """Stop the engine of this base and forget it with its adapters; not running is success."""
         digest = plain_digest(digest)
         async with self._locks[digest]:
-            self._wanted.pop(digest, None)
-            (self._folder(digest) / "wanted.json").unlink(missing_ok=True)
-            process = self._processes.pop(digest, None) or EngineProcess.adopt(self._folder(digest), self._engine)
+            process = self._processes.get(digest) or EngineProcess.adopt(self._folder(digest), self._engine)
+            self._forget(digest)
             if process is not None:
                 await process.stop()
+
+    def _forget(self, digest: str) -> None:
+        self._wanted.pop(digest, None)
+        self._processes.pop(digest, None)
+        (self._folder(digest) / "wanted.json").unlink(missing_ok=True)
 
     def list(self) -> tuple[Running, ...]:
         """What living engines serve now: each base, then its adapters. Asks no engine; `ensure` does."""

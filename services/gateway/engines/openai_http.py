@@ -6,19 +6,27 @@ from pathlib import Path
 
 import httpx
 
-from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady
+from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady, WrongKind
 from services.gateway.engines.protocol import Task
 
 _SILENT = (httpx.ConnectError, httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError)
 _PROOFS: dict[Task, tuple[str, Mapping[str, object]]] = {
     "generate": ("/v1/completions", {"prompt": "a", "max_tokens": 1, "temperature": 0, "logprobs": 1}),
     "embed": ("/v1/embeddings", {"input": "a"}),
-    "classify": ("/classify", {"input": "a"}),
+    # Raw logits: a softmax that is saturated hides an infinity.
+    "classify": ("/classify", {"input": "a", "use_activation": False}),
+    "score": ("/rerank", {"query": "a", "documents": ["b"], "use_activation": False}),
+}
+_KINDS: dict[Task, str] = {
+    "generate": "text generation",
+    "embed": "embeddings",
+    "classify": "classification",
+    "score": "reranking",
 }
 
 
 async def prove(client: httpx.AsyncClient, task: Task, model: str) -> None:
-    """Ask `model` one real question. Raises NotReady (not listening, 503) or EngineError (a wrong answer).
+    """Ask `model` one real question. Raises NotReady (not listening, 503), WrongKind or EngineError (a wrong answer).
 
     The log-probability is asked for because a server with NaN weights answers 200 with empty text otherwise.
     """
@@ -29,6 +37,11 @@ async def prove(client: httpx.AsyncClient, task: Task, model: str) -> None:
         raise NotReady(f"The engine for {model} does not answer yet.", "Wait, or read engine.log.") from silence
     if answer.status_code == 503:
         raise NotReady(f"The engine for {model} is still starting.", "Wait, or read engine.log.")
+    if answer.status_code in (404, 501) and task != "generate":  # the path of a task that the model does not have
+        raise WrongKind(
+            f"{model} is no model for {_KINDS[task]}: the engine has no {path} for it.",
+            "Give it a task type of its own kind, or export it with the head that this one needs.",
+        )
     if answer.status_code != 200:
         raise EngineError(
             f"The engine answered {answer.status_code} to a one-token request for {model}.",
@@ -52,6 +65,8 @@ def _figures(task: Task, body: dict[str, object]) -> list[float]:
                 return [float(value) for value in values]
             case "classify", {"data": [{"probs": [*values]}, *_]}:
                 return [float(value) for value in values]
+            case "score", {"results": [{"relevance_score": value}, *_]}:
+                return [float(value)]
     except (TypeError, ValueError):
         return []
     return []

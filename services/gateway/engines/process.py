@@ -15,7 +15,7 @@ import httpx
 
 from kit.telemetry import span
 from services.gateway.engines.engine_log import last_error, last_line, trim
-from services.gateway.engines.errors import EngineError, EngineLost, NotReady
+from services.gateway.engines.errors import EngineError, EngineLost, NotReady, WrongKind
 from services.gateway.engines.pids import birth_of, group_alive
 from services.gateway.engines.protocol import Engine, Launch, Sizing
 
@@ -98,12 +98,12 @@ class EngineProcess:
     async def wait_ready(self, *, timeout_s: float, progress: Progress | None = None) -> None:
         """Return once a real request was answered soundly; otherwise stop the child and raise.
 
-        Raises NotReady when it ends early or the time is up, EngineError when it answers wrongly.
+        Raises NotReady when it ends early or the time is up, WrongKind or EngineError when it answers wrongly.
         """
         try:
             with span("engine.start", engine=self.engine.name, model=self.launch.model):
                 await self._first_answer(timeout_s, progress)
-        except NotReady:
+        except (NotReady, WrongKind):
             await self.stop()
             raise
         except EngineError as failure:  # only our own question was asked so far, so the log is safe to quote

@@ -7,8 +7,11 @@ from typing import Literal, Protocol
 
 import httpx
 
-Capability = Literal["chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify"]
-Task = Literal["generate", "embed", "classify"]
+Capability = Literal[
+    "chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank"
+]
+#: What an engine does with a model; one engine does one of them. `score` ranks texts by a query.
+Task = Literal["generate", "embed", "classify", "score"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Engine(Protocol):
     async def ready(self, client: httpx.AsyncClient, task: Task, model: str) -> None:
         """Send one real request to `model`, base or adapter, and check that its figures are finite.
 
-        Raises NotReady while nothing listens or the server says 503, EngineError when it answers but wrongly.
+        Raises NotReady while nothing listens or the server says 503, WrongKind when it serves the model but not for
+        `task`, EngineError when it answers but wrongly.
         """
 
     async def load_adapter(self, client: httpx.AsyncClient, name: str, path: Path) -> None:

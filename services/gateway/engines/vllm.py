@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from services.gateway.engines.errors import EngineError
+from services.gateway.engines.adapter_files import read_header
+from services.gateway.engines.errors import AdapterRejected, EngineError
 from services.gateway.engines.openai_http import load_lora, prove, unload_lora
 from services.gateway.engines.protocol import Capability, Command, Launch, Task
 
@@ -14,7 +15,11 @@ _SERVER = "services.gateway.engines.vllm_server"
 _KEY_CHECK = "services.gateway.engines.require_key.RequireKey"
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vllm.config.lora.MaxLoRARanks allows
-_RUNNER: dict[Task, str] = {"generate": "generate", "embed": "pooling", "classify": "pooling"}
+_RUNNER: dict[Task, str] = {"generate": "generate", "embed": "pooling", "classify": "pooling", "score": "pooling"}
+_FLOATS = ("F32", "F16", "BF16", "F64")
+_IMAGES, _VIDEOS, _AUDIOS = 16, 1, 1  # in one request; more would ask for memory before anybody sends one
+_IMAGE_PIXELS = 32 * 2**20
+_MEDIA_CACHE_GIB = "0.25"  # vLLM takes 4 GiB of host memory otherwise
 
 
 class VllmEngine:
@@ -22,15 +27,15 @@ class VllmEngine:
 
     name = "vllm"
     capabilities: frozenset[Capability] = frozenset(
-        {"chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify"}
+        {"chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank"}
     )
 
     def command(self, launch: Launch) -> Command:
         config = _config(launch.model_dir)
         argv = [sys.executable, "-P", "-m", _SERVER, "--model", str(launch.model_dir)]
         argv += ["--served-model-name", launch.model, "--host", "127.0.0.1", "--port", str(launch.port)]
-        argv += ["--runner", _RUNNER[launch.task], "--dtype", _dtype(config, launch.sizing.dtype)]
-        argv += ["--max-model-len", str(_max_model_len(config, launch.sizing.max_model_len))]
+        argv += ["--runner", _RUNNER[launch.task], "--dtype", _dtype(launch.model_dir, config, launch.sizing.dtype)]
+        argv += ["--max-model-len", str(_max_model_len(launch, config))]
         argv += ["--max-num-seqs", str(launch.sizing.max_concurrent)]
         argv += [
             "--middleware",
@@ -38,7 +43,7 @@ class VllmEngine:
             "--disable-uvicorn-access-log",
             "--disable-fastapi-docs",
         ]
-        argv += ["--no-enable-log-requests"]
+        argv += ["--no-enable-log-requests", *_media(config, launch.lora)]
         if launch.sizing.device == "cpu":
             argv += ["--enforce-eager", "--kv-cache-memory-bytes", str(launch.sizing.kv_cache_bytes)]
         if launch.lora:
@@ -74,6 +79,8 @@ def _environment(launch: Launch) -> dict[str, str]:
         "VLLM_CONFIG_ROOT": str(launch.cache_dir / "vllm"),
         "VLLM_PLUGINS": "",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "VLLM_MAX_IMAGE_PIXELS": str(_IMAGE_PIXELS),
         "VLLM_MAX_N_SEQUENCES": "128",  # as OpenAI has it; 16384 answers to one question keep all others waiting
         "DO_NOT_TRACK": "1",
         "HF_HOME": str(launch.cache_dir / "huggingface"),
@@ -93,18 +100,19 @@ def _environment(launch: Launch) -> dict[str, str]:
 
 
 def _config(model_dir: Path) -> dict[str, object]:
-    path = model_dir / "config.json"
+    if not (model_dir / "config.json").exists():
+        raise EngineError(f"{model_dir.name} holds no config.json.", "Give a folder that save_pretrained wrote.")
+    return _object(model_dir / "config.json")
+
+
+def _object(path: Path) -> dict[str, object]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EngineError(
-            f"{model_dir.name} holds no config.json.", "Give a folder that save_pretrained wrote."
-        ) from None
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as broken:
-        raise EngineError(f"config.json of {model_dir.name} is no JSON.", "Export the model again.") from broken
-    if not isinstance(config, dict):
-        raise EngineError(f"config.json of {model_dir.name} is no JSON object.", "Export the model again.")
-    return config
+        raise EngineError(f"{path.name} of {path.parent.name} is no JSON.", "Export the model again.") from broken
+    if not isinstance(found, dict):
+        raise EngineError(f"{path.name} of {path.parent.name} is no JSON object.", "Export the model again.")
+    return found
 
 
 def _text(config: dict[str, object]) -> dict[str, object]:
@@ -113,7 +121,19 @@ def _text(config: dict[str, object]) -> dict[str, object]:
     return text if isinstance(text, dict) else config
 
 
-def _dtype(config: dict[str, object], wanted: str) -> str:
+def _media(config: dict[str, object], lora: bool) -> list[str]:
+    """Flags for what comes beside text. A URL in a request would be fetched by the engine, so no domain is allowed."""
+    flags = ["--allowed-media-domains", "none.invalid"]  # RFC 6761: never a host
+    limits = {"image": _IMAGES, "video": _VIDEOS} if "vision_config" in config else {}
+    limits |= {"audio": _AUDIOS} if "audio_config" in config else {}
+    if limits:
+        flags += ["--limit-mm-per-prompt", json.dumps(limits), "--mm-processor-cache-gb", _MEDIA_CACHE_GIB]
+    if limits and lora:
+        flags.append("--enable-tower-connector-lora")  # else an adapter's part for the tower is ignored silently
+    return flags
+
+
+def _dtype(model_dir: Path, config: dict[str, object], wanted: str) -> str:
     if wanted != "auto":
         return wanted
     if "quantization_config" in config:
@@ -122,9 +142,31 @@ def _dtype(config: dict[str, object], wanted: str) -> str:
         named = part.get("dtype") or part.get("torch_dtype")
         if isinstance(named, str):
             return named
-    return "auto"
+    return "float32" if _stored_dtype(model_dir) == "F32" else "auto"  # vLLM would halve it by itself
 
 
-def _max_model_len(config: dict[str, object], limit: int) -> int:
-    own = _text(config).get("max_position_embeddings")
-    return min(limit, own) if isinstance(own, int) else limit
+def _stored_dtype(model_dir: Path) -> str:
+    """The dtype of the first tensor of floats (older BERTs store their positions too), in safetensors' words; "" where
+    no file says one, and then the engine tells why.
+    """
+    files = sorted(model_dir.glob("*.safetensors"))
+    try:
+        tensors = read_header(files[0]) if files else {}
+    except AdapterRejected:
+        return ""
+    return next((each.dtype for each in tensors.values() if each.dtype in _FLOATS), "")
+
+
+def _max_model_len(launch: Launch, config: dict[str, object]) -> int:
+    """Tokens: the least of the limit and of what the model's files say. vLLM starts with no more than these."""
+    folder = launch.model_dir
+    said = [_text(config).get("max_position_embeddings")]
+    said.append(_optional(folder / "sentence_bert_config.json").get("max_seq_length"))
+    if launch.task != "generate":  # where sentence-transformers cuts, 6 and later say it here alone
+        said.append(_optional(folder / "tokenizer_config.json").get("model_max_length"))
+    return min([launch.sizing.max_model_len, *(own for own in said if isinstance(own, int) and own > 0)])
+
+
+def _optional(path: Path) -> dict[str, object]:
+    """A JSON object that a model may come without."""
+    return _object(path) if path.exists() else {}

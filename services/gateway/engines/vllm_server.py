@@ -48,11 +48,25 @@ def hide_unloadable(*packages: str) -> bool:
     return hidden
 
 
+def leave_logits_to_the_base() -> None:
+    """Take LoRA off the output layer on CPUs; no adapter that we load tunes it (`adapter_files`).
+
+    vLLM's kernel pairs logits with requests, but the logits of a prompt (`prompt_logprobs`) are one a token: with two
+    requests in a batch the engine process dies, whoever asked.
+    """
+    kernels = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu")
+    setattr(kernels.PunicaWrapperCPU, "add_lora_logits", lambda *_, **__: None)  # noqa: B010
+
+
 _operators = declare_missing_operators()
 _repaired = hide_unloadable("torchaudio", "torchcodec") or _operators is not None
+if "--enable-lora" in sys.argv:  # also of the engine's process, which is given its parent's
+    leave_logits_to_the_base()
 
 
 def main() -> None:
+    # Pillow's own limit is an error 500; vLLM's (VLLM_MAX_IMAGE_PIXELS), looked at before decoding, a 400.
+    setattr(importlib.import_module("PIL.Image"), "MAX_IMAGE_PIXELS", None)  # noqa: B010
     if _repaired:
         # vLLM inspects the model class in a fresh interpreter without these repairs; on CPU this one will do.
         registry = importlib.import_module("vllm.model_executor.models.registry")

@@ -11,8 +11,9 @@ from pathlib import Path
 from kit.blobs import BlobStore
 from kit.rpc.errors import Fault, Invalid, StateConflict, Unavailable
 from kit.telemetry import get_log
-from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost
+from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, WrongKind
 from services.gateway.engines.host import EngineHost
+from services.gateway.engines.protocol import Task
 from services.gateway.engines.served import Running, Wanted, plain_digest
 from services.gateway.host.fetching import ArtifactCache
 from services.gateway.host.pulse import Pulse
@@ -21,6 +22,9 @@ from sluice.gateway import v1 as gateway
 from sluice.types import v1 as types
 
 log = get_log(__name__)
+
+#: What an engine does with a version, by the interface that its endpoint serves.
+TASKS: dict[str, Task] = {"chat": "generate", "embeddings": "embed", "classify": "classify", "rerank": "score"}
 
 
 class EngineAgent:
@@ -33,18 +37,21 @@ class EngineAgent:
         self._cache = ArtifactCache(cache, blobs, limit_bytes=cache_bytes, in_use=self._in_use)
         self._pulse = Pulse(engines.probe)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._loading: dict[tuple[str, str], asyncio.Task[gateway.LoadedModel]] = {}
+        self._loading: dict[tuple[str, str, str], asyncio.Task[gateway.LoadedModel]] = {}
 
-    async def load(self, project: str, artifact: types.Artifact, base: types.Artifact | None) -> gateway.LoadedModel:
-        """Where the version answers, once it has answered a real request.
+    async def load(
+        self, project: str, artifact: types.Artifact, base: types.Artifact | None, interface: str = ""
+    ) -> gateway.LoadedModel:
+        """Where the version answers, once it has answered a real request of its interface (empty: `chat`).
 
         Raises StateConflict (MODEL_REJECTED, final), Unavailable (ENGINE_FAILED), Invalid, and what fetching
         raises: Corrupt, NotFound, Exhausted.
         """
         _check(artifact, base)
-        key = (artifact.digest, base.digest if base else "")
+        task = _task(interface or "chat", base)
+        key = (artifact.digest, base.digest if base else "", task)
         if key not in self._loading:
-            self._loading[key] = self._begin(key, self._load(project, artifact, base))
+            self._loading[key] = self._begin(key, self._load(project, artifact, base, task))
         return await asyncio.shield(self._loading[key])
 
     async def unload(self, digest: str) -> None:
@@ -75,7 +82,7 @@ class EngineAgent:
         await asyncio.gather(*(self._engines.stop(wanted.digest) for wanted in self._engines.wanted()))
 
     def _begin(
-        self, key: tuple[str, str], load: Coroutine[None, None, gateway.LoadedModel]
+        self, key: tuple[str, str, str], load: Coroutine[None, None, gateway.LoadedModel]
     ) -> asyncio.Task[gateway.LoadedModel]:
         def ended(task: asyncio.Task[gateway.LoadedModel]) -> None:
             del self._loading[key]
@@ -87,14 +94,17 @@ class EngineAgent:
         task.add_done_callback(ended)
         return task
 
-    async def _load(self, project: str, artifact: types.Artifact, base: types.Artifact | None) -> gateway.LoadedModel:
+    async def _load(
+        self, project: str, artifact: types.Artifact, base: types.Artifact | None, task: Task
+    ) -> gateway.LoadedModel:
         weights = base or artifact
         async with self._locks[plain_digest(weights.digest)]:
             weights_folder = await self._folder(project, weights)
             adapter_folder = await self._folder(project, artifact) if base else None
             with engine_faults():
+                lora = task == "generate"  # vLLM refuses to start many a model of another kind with LoRA
                 running = await self._engines.ensure(
-                    weights_folder, weights.digest, lora=True, direct=adapter_folder is None
+                    weights_folder, weights.digest, lora=lora, task=task, direct=adapter_folder is None
                 )
             if adapter_folder is not None:
                 with engine_faults():
@@ -132,7 +142,7 @@ class EngineAgent:
 
     def _in_use(self) -> Set[str]:
         served = {f"sha256:{digest}" for each in self._engines.wanted() for digest in (each.digest, *each.adapters)}
-        return served | {digest for key in self._loading for digest in key}
+        return served | {digest for key in self._loading for digest in key[:2]}
 
     def _shown(self, running: Running) -> gateway.LoadedModel:
         base = "" if running.base_digest == running.digest else f"sha256:{running.base_digest}"
@@ -150,7 +160,7 @@ def engine_faults() -> Iterator[None]:
     """Says what an engine says as a Fault."""
     try:
         yield
-    except AdapterRejected as rejection:
+    except (AdapterRejected, WrongKind) as rejection:
         raise StateConflict(str(rejection), reason=errors.ERROR_REASON_MODEL_REJECTED) from rejection
     except EngineError as failure:
         raise Unavailable(str(failure), reason=errors.ERROR_REASON_ENGINE_FAILED) from failure
@@ -158,6 +168,21 @@ def engine_faults() -> Iterator[None]:
 
 def _versions(wanted: Wanted) -> tuple[str, ...]:
     return (wanted.digest, *wanted.adapters) if wanted.direct else tuple(wanted.adapters)
+
+
+def _task(interface: str, base: types.Artifact | None) -> Task:
+    """What an engine is asked to do. Raises StateConflict (MODEL_REJECTED) where none can."""
+    if interface not in TASKS:
+        raise StateConflict(
+            f"no engine here serves the interface `{interface}`; there are {', '.join(TASKS)}",
+            reason=errors.ERROR_REASON_MODEL_REJECTED,
+        )
+    if base is not None and interface != "chat":
+        raise StateConflict(
+            f"an adapter cannot serve `{interface}`; merge it into its base and import the merged weights",
+            reason=errors.ERROR_REASON_MODEL_REJECTED,
+        )
+    return TASKS[interface]
 
 
 def _check(artifact: types.Artifact, base: types.Artifact | None) -> None:

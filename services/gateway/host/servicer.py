@@ -16,7 +16,7 @@ class EngineHostServicer(gateway.EngineHostServiceServicer):
 
     async def LoadModel(self, request: gateway.LoadModelRequest, context: Any) -> gateway.LoadModelResponse:
         base = request.base if request.HasField("base") else None
-        loaded = await self.agent.load(request.project, request.artifact, base)
+        loaded = await self.agent.load(request.project, request.artifact, base, request.interface)
         return gateway.LoadModelResponse(loaded_model=loaded)
 
     async def UnloadModel(self, request: gateway.UnloadModelRequest, context: Any) -> gateway.UnloadModelResponse:

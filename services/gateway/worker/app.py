@@ -29,16 +29,25 @@ from services.gateway.worker.errors import (
 )
 from services.gateway.worker.exchange import Exchange, Timeouts
 from services.gateway.worker.figures import Figures
+from services.gateway.worker.paths import PATHS, Way, require_interface
 from services.gateway.worker.patience import Patience
-from services.gateway.worker.policy import VerifyToken, admit, authenticate, may_infer, session_key, visible
+from services.gateway.worker.policy import (
+    VerifyToken,
+    admit,
+    authenticate,
+    interface_of,
+    may_infer,
+    session_key,
+    visible,
+)
 from services.gateway.worker.reading import read_body
+from services.gateway.worker.screening import check_inputs, check_prompt
 from services.gateway.worker.served import Served, ServedLog, TableSwapped
 from services.gateway.worker.snapshot import KeyTable, Principal, RouteTable, Upstream
 from services.gateway.worker.trace import Trace, continue_trace, describe, keeping, request_id
 from services.gateway.worker.upstream import EnginePool
 
 WITHDRAWN_ENDS_S = 30.0
-INFERENCE_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 METRICS_ROLES = frozenset({"admin", "operations", "engineering"})
 _log = logging.getLogger(__name__)
 
@@ -47,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Limits:
     """Bytes and counts a worker holds at most."""
 
-    request_bytes: int = 4 * 1024 * 1024
+    request_bytes: int = 32 * 1024 * 1024
     answer_bytes: int = 64 * 1024 * 1024
     connections_per_engine: int = 1024
 
@@ -157,9 +166,9 @@ class Worker:
         base: Headers = []
         try:
             path, method = scope["path"], scope["method"]
-            if path in INFERENCE_PATHS:
+            if (way := PATHS.get(path)) is not None:
                 only(method, "POST")
-                await self._infer(path, headers, base, receive, send)
+                await self._infer(path, way, headers, base, receive, send)
             else:
                 await self._look_up(path, method, headers, base, send)
         except ClientGone:
@@ -171,7 +180,9 @@ class Worker:
             _log.exception("request %s failed", dict(base).get(b"x-request-id", b"-").decode("latin-1"))
             await refuse(send, Internal("The gateway failed; the request id names the cause in its log."), base)
 
-    async def _infer(self, path: str, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send) -> None:
+    async def _infer(
+        self, path: str, way: Way, headers: dict[bytes, bytes], base: Headers, receive: Receive, send: Send
+    ) -> None:
         trace = continue_trace(headers.get(b"traceparent"), path, self._trace_ratio)
         identity = request_id(headers.get(b"x-request-id"))
         base += [(b"x-request-id", identity), (b"traceresponse", trace.header)]
@@ -181,16 +192,18 @@ class Worker:
                 receive, headers, self._limits.request_bytes, self._timeouts.request_body_s, self._patience
             )
             request = parse_request(body)
+            (check_prompt if way.generates else check_inputs)(request.members)
             table = self._table
             if table is None:
                 raise NotReady("The gateway has not received its routes yet; try again in a moment.")
             session = session_key(headers.get(b"x-sluice-session"), request.user, principal)
             target = admit(request.model, session, table, principal)
+            require_interface(target, way, request.model)
             around = self._around or self._settle()
             exchange = Exchange(self._timeouts, around.loop, streaming=request.stream)
-            call = Call(around, target, request, exchange, trace, identity)
+            call = Call(around, way, target, request, exchange, trace, identity)
             try:
-                await call.run(path, receive, send)
+                await call.run(receive, send)
             except BaseException:
                 base[:] = call.headers()  # as late as this: the stable arm may have been asked instead
                 raise
@@ -210,17 +223,16 @@ class Worker:
             await answer(send, 200, text, base, b"text/plain; version=0.0.4; charset=utf-8")
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             only(method, "GET")
-            names = self._models(may_infer(self._who(headers)))
+            models = self._models(may_infer(self._who(headers)))
             if path != "/v1/models":
                 name = path.removeprefix("/v1/models/")
-                if name not in names:
+                if name not in models:
                     raise ModelNotFound(name)
-                await answer(send, 200, msgspec.json.encode(self._model(name)), base)
+                await answer(send, 200, msgspec.json.encode(models[name]), base)
                 return
-            models = [self._model(name) for name in names]
-            await answer(send, 200, msgspec.json.encode({"object": "list", "data": models}), base)
+            await answer(send, 200, msgspec.json.encode({"object": "list", "data": [*models.values()]}), base)
         else:
-            raise UnknownPath(f"{method} {path[:200]} is not served here; see /v1/models, /v1/chat/completions.")
+            raise UnknownPath(f"{method} {path[:200]} is not served here; there are /v1/models, {', '.join(PATHS)}.")
 
     def _who(self, headers: dict[bytes, bytes]) -> Principal:
         header = headers.get(b"authorization")
@@ -231,13 +243,14 @@ class Worker:
                 raise
             return self._anonymous
 
-    def _models(self, principal: Principal) -> list[str]:
-        if self._table is None:
+    def _models(self, principal: Principal) -> dict[str, dict[str, object]]:
+        """What may be asked by name, each as OpenAI shows a model, and with the interface that says where to ask."""
+        table = self._table
+        if table is None:
             raise NotReady("The gateway has not received its routes yet; try again in a moment.")
-        return visible(self._table, principal)
-
-    def _model(self, name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": self._table_at, "owned_by": "sluice"}
+        shown = {"object": "model", "created": self._table_at, "owned_by": "sluice"}
+        names = visible(table, principal)
+        return {name: {"id": name, **shown, "interface": interface_of(name, table, principal)} for name in names}
 
     def _settle(self) -> Surroundings:
         self._around = Surroundings(

@@ -16,6 +16,7 @@ _ECHO_CHARS = 12
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 _text = msgspec.json.Decoder(str)
+_name = msgspec.json.Decoder(str | None)
 
 
 class Usage(msgspec.Struct):
@@ -58,7 +59,7 @@ def parse_request(body: bytes) -> Request:
         raise InvalidRequest(f"The body is not JSON: {reason}.") from None
     return Request(
         _member(members, "model", _text, "a string: the endpoint's name"),
-        _member(members, "user", _text, "a string") if members.get("user", b"null") != b"null" else None,
+        _member(members, "user", _name, "a string") if "user" in members else None,
         bool(_member(members, "stream", _flag, "true or false")) if "stream" in members else False,
         members,
     )
@@ -86,11 +87,15 @@ def refusal(status: int, retry_after: bytes, answer: bytes, request: Request, se
         return Refused("The engine is at its limit; try again in a moment.", status=429, retry_after_s=seconds or 1)
     if status == 503:
         return Refused("The engine is not available; try again in a moment.", status=503, retry_after_s=seconds or 1)
+    sentence = _sentence(answer)
+    named = sentence is not None and any(secret and secret in sentence for secret in secrets)
     if status in (400, 413, 422):
-        sentence = _sentence(answer)
-        if sentence is None or any(secret and secret in sentence for secret in secrets) or _echoes(sentence, request):
+        if sentence is None or named or _echoes(sentence, request):
             sentence = "The engine refused the request; check its parameters and its length."
         return Refused(sentence, status=413 if status == 413 else 400)
+    # It has not what was asked for. A 404 that names the model is another thing: the engine has lost the version.
+    if status == 501 or (status == 404 and not named):
+        return Refused("The model does not do what the request asks for; check its path and parameters.", status=400)
     return Refused("The engine failed to answer; try again.", status=504 if status == 504 else 502)
 
 
@@ -116,7 +121,7 @@ def _echoes(sentence: str, request: Request) -> bool:
     for name, raw in request.members.items():
         if name != "model":
             _strings(msgspec.json.decode(raw), values)
-    if sum(map(len, values)) > _MAX_SEARCHED:
+    if sum(map(len, values)) > _MAX_SEARCHED or "data:" in sentence:
         return True
     text = "\0".join(values)
     if any(len(value) > 3 and value in sentence for value in values):
@@ -127,7 +132,8 @@ def _echoes(sentence: str, request: Request) -> bool:
 
 def _strings(value: object, into: list[str]) -> None:
     if isinstance(value, str):
-        into.append(value)
+        if not value.startswith("data:"):  # megabytes of a picture; see `_echoes`
+            into.append(value)
     elif isinstance(value, dict):
         for each in value.values():
             _strings(each, into)

@@ -16,11 +16,13 @@ from services.gateway.worker.errors import (
     EngineFault,
     GatewayError,
     Refused,
+    TooLong,
     Unreachable,
     Withdrawn,
 )
 from services.gateway.worker.exchange import Exchange
 from services.gateway.worker.figures import Figures
+from services.gateway.worker.paths import Way
 from services.gateway.worker.patience import Patience
 from services.gateway.worker.policy import Target, stable_instead
 from services.gateway.worker.served import Served
@@ -52,6 +54,7 @@ class Call:
     def __init__(
         self,
         around: Surroundings,
+        way: Way,
         target: Target,
         request: Request,
         exchange: Exchange,
@@ -60,6 +63,7 @@ class Call:
     ) -> None:
         self.target = target
         self._around = around
+        self._way = way
         self._request = request
         self._exchange = exchange
         self._trace = trace
@@ -83,7 +87,7 @@ class Call:
             (b"traceresponse", self._trace.header),
         ]
 
-    async def run(self, path: str, receive: Receive, send: Send) -> None:
+    async def run(self, receive: Receive, send: Send) -> None:
         """Relay everything. Raises EngineFault only while nothing was sent to the client."""
         self._around.figures.began(self.target.endpoint, self.target.version)
         self._around.calls.add(self)
@@ -92,7 +96,7 @@ class Call:
         error: GatewayError | None = None
         status = 200
         try:
-            await self._reach(path)
+            await self._reach()
             if self._exchange.status != 200:
                 raise await self._refusal()
             if self._exchange.content_type.startswith(b"text/event-stream"):
@@ -131,9 +135,9 @@ class Call:
         await self._receive()
         self._exchange.abort()
 
-    async def _reach(self, path: str) -> None:
+    async def _reach(self) -> None:
         try:
-            await self._post(path)
+            await self._post()
         except (Unreachable, Withdrawn) as fault:
             table = self._around.table()
             instead = stable_instead(self.target, table) if table is not None else None
@@ -143,7 +147,7 @@ class Call:
             self._count(fault, fault.status, record=False)
             self._instead_of, self.target = self.target.version, instead
             self._around.figures.began(instead.endpoint, instead.version)
-            await self._post(path)
+            await self._post()
 
     def _begin_again(self) -> None:
         """Nothing was sent to the client yet, so another engine may answer."""
@@ -151,14 +155,14 @@ class Call:
         if self._watcher is not None:
             self._exchange.slow()
 
-    async def _post(self, path: str) -> None:
+    async def _post(self) -> None:
         engine = self.target.engine
         headers = b"traceparent: %b\r\nx-request-id: %b\r\n" % (self._trace.header, self._request_id)
-        await self._around.pool(engine).send(self._exchange, path, headers, self._request.for_engine(engine.model))
+        body = self._request.for_engine(engine.model)
+        await self._around.pool(engine).send(self._exchange, self._way.engine_path, headers, body)
 
     async def _relay_answer(self, send: Send) -> None:
-        answer = await self._exchange.read(self._around.max_answer_bytes)
-        body, self._usage = rewrite_answer(answer, self._request.model)
+        body, self._usage = rewrite_answer(await self._whole(), self._request.model)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
@@ -167,6 +171,14 @@ class Call:
         self._answering = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _whole(self) -> bytes:
+        try:
+            return await self._exchange.read(self._around.max_answer_bytes)
+        except TooLong:
+            if self._way.generates:
+                raise
+            raise Refused("The answer would be too long; send fewer texts at once.", status=413) from None
 
     async def _relay_events(self, send: Send) -> None:
         exchange, relay = self._exchange, EventRelay(self.target.engine.model, self._request.model)

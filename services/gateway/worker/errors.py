@@ -2,15 +2,16 @@
 read.
 
 GatewayError
-├── InvalidRequest 400 ── AmbiguousModel 400, UnknownPath 404, MethodNotAllowed 405, BodyTimeout 408, TooLarge 413
+├── InvalidRequest 400 ── AmbiguousModel 400, WrongInterface 400, UnknownPath 404, MethodNotAllowed 405,
+│                         BodyTimeout 408, TooLarge 413
 ├── Unauthenticated 401
 ├── Denied 403
 ├── ModelNotFound 404
 ├── NotReady 503 (no snapshot yet, or no version of the endpoint serves)
 ├── Internal 500
 └── EngineFault
-    └── Unreachable 502 ── Ejected 503; Broken 502; TimedOut 504; Busy 429; Refused 4xx or 5xx; Withdrawn 503;
-        ClientGone 499
+    └── Unreachable 502 ── Ejected 503; Broken 502 ── TooLong 502; TimedOut 504; Busy 429; Refused 4xx or 5xx;
+        Withdrawn 503; ClientGone 499
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ class AmbiguousModel(InvalidRequest):
             f"`{endpoint}`.",
             param="model",
         )
+
+
+class WrongInterface(InvalidRequest):
+    code = "wrong_interface"
+
+    def __init__(self, model: str, interface: str, path: str) -> None:
+        super().__init__(f"`{model[:200]}` serves {interface}; ask it at {path}.", param="model")
 
 
 class UnknownPath(InvalidRequest):
@@ -148,6 +156,10 @@ class Broken(EngineFault):
     status = 502
     code = "engine_broken"
     kind = "broken"
+
+
+class TooLong(Broken):
+    """The engine's answer is longer than a worker holds."""
 
 
 class TimedOut(EngineFault):

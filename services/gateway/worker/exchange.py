@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.gateway.worker.errors import Broken, ClientGone, EngineFault, TimedOut
+from services.gateway.worker.errors import ClientGone, EngineFault, TimedOut, TooLong
 
 HIGH_WATER_BYTES = 256 * 1024
 
@@ -87,12 +87,12 @@ class Exchange:
         return data
 
     async def read(self, limit_bytes: int) -> bytes:
-        """The whole body. Raises Broken when it is longer than the limit."""
+        """The whole body. Raises TooLong when it is longer than the limit."""
         data = await self.chunk()
         while not self.complete or self._chunks:
             more = await self.chunk()
             if len(data) + len(more) > limit_bytes:
-                raise Broken(f"The engine's answer is longer than {limit_bytes} bytes; ask for fewer tokens.")
+                raise TooLong(f"The engine's answer is longer than {limit_bytes} bytes; ask for fewer tokens.")
             data += more
         return data
 

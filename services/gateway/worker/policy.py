@@ -27,7 +27,7 @@ VerifyToken = Callable[[str], Principal | None]
 
 class Target(NamedTuple):
     """Where one admitted request goes. `endpoint` labels figures; `weighted` means the route's weights chose
-    it.
+    it. `interface` is what its endpoint serves, empty where that is not known.
     """
 
     endpoint: str
@@ -35,6 +35,7 @@ class Target(NamedTuple):
     engine: Upstream
     revision: int
     weighted: bool = False
+    interface: str = ""
 
 
 def authenticate(
@@ -125,7 +126,7 @@ def resolve(model: str, table: RouteTable, principal: Principal) -> Route | Targ
         raise ModelNotFound(model)
     # The evaluator's own probes stay out of the figures a rollout is judged by.
     label = f"{route.endpoint}:candidate" if principal.name == EVALUATOR else route.endpoint
-    return Target(label, arm.version, arm.engine, table.revision)
+    return Target(label, arm.version, arm.engine, table.revision, interface=route.interface)
 
 
 def admit(model: str, session: bytes, table: RouteTable, principal: Principal) -> Target:
@@ -136,7 +137,7 @@ def admit(model: str, session: bytes, table: RouteTable, principal: Principal) -
     if isinstance(found, Target):
         return found
     arm = choose_arm(found, session)
-    return Target(found.endpoint, arm.version, arm.engine, table.revision, weighted=True)
+    return Target(found.endpoint, arm.version, arm.engine, table.revision, True, found.interface)
 
 
 def stable_instead(target: Target, table: RouteTable) -> Target | None:
@@ -156,6 +157,11 @@ def visible(table: RouteTable, principal: Principal) -> list[str]:
     routes = [route.slug if _usable(route.slug, table, principal) == [route] else route.endpoint for route in mine]
     judged = [each.slug for each in table.candidates.values() if each.principal == principal.name]
     return sorted(routes + judged)
+
+
+def interface_of(model: str, table: RouteTable, principal: Principal) -> str:
+    """What a name that is visible serves; empty where that is not known."""
+    return resolve(model, table, principal).interface
 
 
 def _judged(candidate: Candidate, table: RouteTable) -> Target:

@@ -14,7 +14,8 @@ async def read_body(
     receive: Receive, headers: Mapping[bytes, bytes], limit_bytes: int, timeout_s: float, patience: Patience
 ) -> bytes:
     """The whole body. Raises TooLarge, BodyTimeout or ClientGone."""
-    body = b""
+    pieces: list[bytes] = []
+    size = 0
     arrived = False
 
     def hurry() -> None:
@@ -30,12 +31,12 @@ async def read_body(
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone("The client closed the connection.")
-                piece: bytes = message["body"]
-                body = body + piece if body else piece
-                if len(body) > limit_bytes:
+                pieces.append(message["body"])
+                size += len(pieces[-1])
+                if size > limit_bytes:
                     raise TooLarge(f"The body is longer than {limit_bytes} bytes; send less.")
                 if not message["more_body"]:
-                    return body
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     except TimeoutError:
         raise BodyTimeout("The body did not arrive in time; send it faster.") from None
     finally:

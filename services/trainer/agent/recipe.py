@@ -18,7 +18,18 @@ from services.trainer.folders import AttemptFolder
 
 #: The command of each recipe; the job directory is added.
 RECIPES: dict[str, Sequence[str]] = {
-    name: (sys.executable, "-m", f"services.trainer.recipes.{name}") for name in ("pretrain", "sft")
+    name: (sys.executable, "-m", f"services.trainer.recipes.{file}")
+    for file, names in {
+        "pretrain": ("pretrain",),
+        "sft": ("sft",),
+        "preference": ("dpo", "orpo", "cpo", "simpo"),
+        "kto": ("kto",),
+        "reward": ("rm",),
+        "embedding": ("embedding",),
+        "reranker": ("reranker",),
+        "sequence_classification": ("sequence_classification",),
+    }.items()
+    for name in names
 }
 #: What a recipe may see of the environment: no address, no password, no path of ours.
 ALLOWED = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", ATTEMPT)

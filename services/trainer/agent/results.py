@@ -87,4 +87,7 @@ async def upload(
             result.metrics[name] = float(value)
     for name, text in (said.get("environment") or {}).items():
         result.environment[name] = str(text)
+    for name, value in (said.get("settings") or {}).items():
+        result.settings[name] = str(value)
+    result.packages.extend(map(str, said.get("packages") or ()))
     return result

@@ -17,6 +17,7 @@ from kit.rpc.errors import Corrupt, Unavailable, from_driver_error, from_rpc_err
 from kit.rpc.names import id_of, project_of
 from kit.telemetry import get_log
 from services.trainer.folders import AttemptFolder
+from services.trainer.spec import check_known
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
@@ -61,11 +62,15 @@ async def stage(sources: Sources, job: trainer.TrainingJob, epoch: int, folder: 
 
 
 def recipe_spec(job: trainer.TrainingJob, epoch: int) -> dict[str, Any]:
-    """What stands in ``spec.json``; scalars that were not given are zero, which means the recipe's default."""
-    recipe = str(job.spec.WhichOneof("recipe"))
-    parameters = MessageToDict(
-        getattr(job.spec, recipe), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    """What stands in ``spec.json``; scalars that were not given are zero, which means the recipe's default.
+
+    Raises Invalid for a job of another version of Sluice that asked for more than this one knows.
+    """
+    check_known(job.spec)
+    recipe, tuner = str(job.spec.WhichOneof("recipe")), job.spec.WhichOneof("tuner")
+    said = MessageToDict(job.spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    shared = ("optimization", "max_length", "precision", "checkpoint_every_steps", *([tuner] if tuner else []))
+    parameters = {**said[recipe], **{name: said[name] for name in shared if name in said}}
     about = {"job": id_of(job.name), "attempt": epoch, "task_type": job.spec.task_type, "recipe": recipe}
     return {**about, "seed": job.spec.seed, "parameters": parameters}
 

@@ -28,7 +28,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
     """
     template = tokenizer.chat_template
     if not isinstance(template, str):
-        raise BadInput("The base model's tokenizer has no chat template; sft needs one.")
+        raise BadInput("The base model's tokenizer has no chat template; rows of messages need one.")
     if "{% generation" in template or "{%- generation" in template:
         whole = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         ids, mask = whole["input_ids"], whole["assistant_masks"]
@@ -37,7 +37,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
         prompt = prompt_ids(tokenizer, messages[:-1])
         if ids[: len(prompt)] != prompt:
             raise BadInput(
-                "The base model's chat template changes the prompt once it has an answer; sft cannot use it."
+                "The base model's chat template changes the prompt once it has an answer; it cannot be trained with."
             )
         mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
     return Tokenized(list(ids), [i if m else IGNORED for i, m in zip(ids, mask, strict=True)])
@@ -79,4 +79,6 @@ def check_answers_only(
         answers = [m["content"] for m in messages if m["role"] == "assistant"]
         said = "".join(text.split())
         if said not in ("".join("".join(answers).split()), "".join(answers[-1].split())):
-            raise BadInput("The chat template puts the loss on other tokens than the answers; sft cannot use it.")
+            raise BadInput(
+                "The chat template puts the loss on other tokens than the answers; it cannot be trained with."
+            )

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.environment import describe_environment, peak_rss_mb, process_age_s
+from services.trainer.recipes.environment import describe_environment, installed, lock_digest, process_age_s
 from services.trainer.recipes.failures import BadInput, RecipeError, explain
+from services.trainer.recipes.memory import Peaks
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class JobDir:
-    """The paths of one job, and the few ways to read and write them."""
+    """The paths of one job, and the few ways to read and write them.
+
+    `notes` are facts that turn up on the way: in `result.json` numbers stand among the metrics, words with the
+    environment. `settings` are what it was trained with, the recipe's own defaults among them.
+    """
 
     path: Path
+    notes: dict[str, float | str] = field(default_factory=dict, compare=False, repr=False)
+    settings: dict[str, str | float | None] = field(default_factory=dict, compare=False, repr=False)
+    peaks: Peaks = field(default_factory=Peaks, compare=False, repr=False)
 
     @property
     def base(self) -> Path:
@@ -95,6 +103,8 @@ class JobDir:
 
     def report(self, kind: str, **figures: Any) -> None:
         """Append a line to `progress.jsonl`, visible to a reader when this returns."""
+        if kind == "phase":
+            self.peaks.phase(str(figures.get("message")))
         line = {"time": time.time(), "kind": kind, **{k: v for k, v in figures.items() if v is not None}}
         with (self.path / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -134,11 +144,17 @@ def _result(job: JobDir, outcome: Outcome) -> dict[str, Any]:
         seed = job.spec().seed
     except BadInput:
         seed = None
-    metrics = {**outcome.metrics, "wall_s": process_age_s(), "peak_rss_mb": peak_rss_mb()}
+    words = {name: note for name, note in job.notes.items() if isinstance(note, str)}
+    numbers = {name: note for name, note in job.notes.items() if not isinstance(note, str)}
+    metrics = {**outcome.metrics, **numbers, "wall_s": process_age_s(), **job.peaks.figures()}
+    packages = installed() if outcome.outcome == "succeeded" else []
+    lock = {"lock": lock_digest(packages)} if packages else {}
     return {
         **asdict(outcome),
         "metrics": {k: round(v, 6) for k, v in metrics.items()},
-        "environment": describe_environment(seed),
+        "environment": {**describe_environment(seed), **lock, **words},
+        "settings": {name: json.dumps(value, ensure_ascii=False) for name, value in sorted(job.settings.items())},
+        "packages": packages,
     }
 
 

@@ -1,14 +1,19 @@
-"""Leaves what the trained weights answer, token by token, so that a serving engine can be held to it."""
+"""Leaves what the trained weights answer, tokens or values, so that a serving engine can be held to it."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from services.trainer.recipes.failures import Diverged
 from services.trainer.recipes.jobdir import JobDir, write_atomically
+from services.trainer.recipes.quantization import is_quantized
+from services.trainer.recipes.tuning import as_saved
 
 PROMPTS = 8
 NEW_TOKENS = 16
@@ -25,15 +30,23 @@ class Prompt:
 def write_parity(
     job: JobDir, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Prompt]
 ) -> None:
-    """Greedy answers of the weights in memory, up to 16 tokens each, to the first eight prompts.
+    """Greedy answers of the weights that were saved, up to 16 tokens each, to the first eight prompts.
 
     A line: the prompt, `prompt_token_ids`, `completion_token_ids` (the end token included) and `logprobs`,
-    the natural logarithm of the probability of each completion token.
+    the natural logarithm of the probability of each completion token. After `save`, which leaves `model` with the
+    weights of its files; those of a quantized one are read again, as floats, and the metric `served_drift` tells how
+    far the two are apart, the mean absolute difference of these log-probabilities.
     """
     model.eval()
-    lines = []
+    trained = model
+    if is_quantized(trained):
+        model = as_saved(job, trained)
+    lines, apart = [], []
     for prompt in list(prompts)[:PROMPTS]:
         completion, logprobs = greedy(model, tokenizer, prompt.token_ids)
+        if model is not trained:
+            again = scored(trained, prompt.token_ids, completion)
+            apart += [abs(a - b) for a, b in zip(logprobs, again, strict=True)]
         lines.append(
             {
                 **prompt.asked,
@@ -42,6 +55,39 @@ def write_parity(
                 "logprobs": logprobs,
             }
         )
+    write_atomically(job.parity, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    if apart:
+        job.notes["served_drift"] = sum(apart) / len(apart)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the saved weights, read again, make of a text.
+
+    | `kind` | `asked`, as a client puts it | `values` |
+    |---|---|---|
+    | vector | {"input": text} | the vector, after pooling and, where the model has it, normalization |
+    | logits | {"input": text} or {"messages": […]} | one for each class, before any activation; a reward is one |
+    | score | {"query": text, "document": text} | the one logit of the pair |
+
+    `token_ids` are what the model saw, those of the pair in one list; `dtype` is what it was computed in.
+    """
+
+    kind: Literal["vector", "logits", "score"]
+    asked: dict[str, Any]
+    token_ids: list[int]
+    values: list[float]
+    dtype: str = "float32"
+
+
+def write_probes(job: JobDir, probes: Iterable[Probe]) -> None:
+    """The first eight probes, of a model that answers with numbers. Raises Diverged for one that is not finite."""
+    lines = []
+    for probe in islice(probes, PROMPTS):
+        if not probe.values or not all(map(math.isfinite, probe.values)):
+            raise Diverged("The trained weights give values that are no finite numbers; lower the learning rate.")
+        figures = {"token_ids": probe.token_ids, "values": probe.values, "dtype": probe.dtype}
+        lines.append({"kind": probe.kind, **probe.asked, **figures})
     write_atomically(job.parity, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
@@ -68,6 +114,14 @@ def greedy(
     completion = made.sequences[0, len(token_ids) :].tolist()
     logprobs = torch.stack(made.logits)[:, 0].float().log_softmax(-1)
     return completion, [logprobs[i, token].item() for i, token in enumerate(completion)]
+
+
+@torch.no_grad()
+def scored(model: PreTrainedModel, token_ids: list[int], completion: list[int]) -> list[float]:
+    """The log-probability of each token of a completion after what stands before it."""
+    inputs = torch.tensor([[*token_ids, *completion]], device=model.device)
+    logprobs = model(input_ids=inputs).logits[0, len(token_ids) - 1 : -1].float().log_softmax(-1)
+    return [logprobs[i, token].item() for i, token in enumerate(completion)]
 
 
 def _as_list(value: int | list[int] | None) -> list[int | None]:

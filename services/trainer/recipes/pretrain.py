@@ -17,7 +17,7 @@ prepare_process()  # before torch and its kin, which the imports below bring
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from services.trainer.recipes.base_model import load_base
 from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
@@ -41,6 +41,7 @@ def train(job: JobDir) -> Outcome:
     parameters = spec.parameters
     optimization = DEFAULTS.given(parameters.get("optimization") or {})
     max_length = parameters.get("max_length") or MAX_LENGTH
+    job.settings["max_length"] = max_length
     texts = read_texts(job.train_rows)
     held_out = read_texts(job.validation_rows) if job.validation_rows.exists() else []
 
@@ -51,7 +52,10 @@ def train(job: JobDir) -> Outcome:
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
     trainer = SFTTrainer(
         model=model,
-        args=trainer_arguments(job, spec, optimization, len(blocks), model.num_parameters(), bool(eval_blocks)),
+        args=SFTConfig(
+            **trainer_arguments(job, spec, optimization, len(blocks), model.num_parameters(), bool(eval_blocks)),
+            max_length=None,  # every block fits
+        ),
         train_dataset=Dataset.from_list(blocks),
         eval_dataset=Dataset.from_list(eval_blocks) if eval_blocks else None,
         processing_class=tokenizer,

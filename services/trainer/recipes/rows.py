@@ -2,12 +2,49 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from services.trainer.recipes.failures import BadInput
 
 Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt, which ends with what is asked, and two answers to it, the first the better one."""
+
+    prompt: list[Message]
+    chosen: Message
+    rejected: Message
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """A prompt, which ends with what is asked, an answer to it, and whether that is a good one."""
+
+    prompt: list[Message]
+    completion: Message
+    good: bool
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A query, the texts that fit it, and texts that are known not to."""
+
+    query: str
+    positive: list[str]
+    negatives: list[str]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A text with its labels; `where` names its line in errors."""
+
+    text: str
+    labels: list[str]
+    where: str
 
 
 def read_conversations(path: Path) -> list[list[Message]]:
@@ -18,6 +55,26 @@ def read_conversations(path: Path) -> list[list[Message]]:
 def read_texts(path: Path) -> list[str]:
     """The `text` of every row. Raises BadInput."""
     return _read(path, _text)
+
+
+def read_preferences(path: Path) -> list[Preference]:
+    """The two answers of every row. Raises BadInput."""
+    return _read(path, _preference)
+
+
+def read_feedback(path: Path) -> list[Feedback]:
+    """The answer and the verdict of every row. Raises BadInput."""
+    return _read(path, _feedback)
+
+
+def read_retrieval(path: Path) -> list[Retrieval]:
+    """The query of every row and its texts. Raises BadInput."""
+    return _read(path, _retrieval)
+
+
+def read_classified(path: Path) -> list[Classified]:
+    """The text of every row and its labels, each once. Raises BadInput."""
+    return _read(path, _classified)
 
 
 def _read(path: Path, parse: Callable[[Any, str], Any]) -> list[Any]:
@@ -41,21 +98,75 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _conversation(row: Any, where: str) -> list[Message]:
-    messages = row.get("messages") if isinstance(row, dict) else None
+    messages = _messages(row, "messages", where)
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
+        raise BadInput(f"{where} does not end with an answer: the last message must be a non-empty assistant one.")
+    return messages
+
+
+def _preference(row: Any, where: str) -> Preference:
+    return Preference(_prompt(row, where), _answer(row, "chosen", where), _answer(row, "rejected", where))
+
+
+def _feedback(row: Any, where: str) -> Feedback:
+    prompt, completion, good = _prompt(row, where), _answer(row, "completion", where), row.get("label")
+    if not isinstance(good, bool):
+        raise BadInput(f"{where} has no `label` that is true or false.")
+    return Feedback(prompt, completion, good)
+
+
+def _prompt(row: Any, where: str) -> list[Message]:
+    prompt = _messages(row, "prompt", where)
+    if prompt[-1]["role"] == "assistant":
+        raise BadInput(f"{where} has a `prompt` that ends with an answer; answers have fields of their own.")
+    return prompt
+
+
+def _answer(row: Any, field: str, where: str) -> Message:
+    """The one message of an answer; of several turns the loss would count what the user says too."""
+    messages = _messages(row, field, where)
+    if len(messages) > 1 or messages[0]["role"] != "assistant" or not messages[0]["content"]:
+        raise BadInput(f"{where} has a `{field}` that is not one non-empty message of the assistant.")
+    return messages[0]
+
+
+def _messages(row: Any, field: str, where: str) -> list[Message]:
+    messages = row.get(field) if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise BadInput(f"{where} has no list `messages`.")
+        raise BadInput(f"{where} has no list `{field}`.")
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
             raise BadInput(f"{where} has a message whose role is not system, user or assistant.")
         if not isinstance(message.get("content"), str):
             raise BadInput(f"{where} has a message whose content is not text.")
-    if messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise BadInput(f"{where} does not end with an answer: the last message must be a non-empty assistant one.")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
+def _retrieval(row: Any, where: str) -> Retrieval:
+    query, positive = _string(row, "query", where), _strings(row, "positive", where)
+    if not positive:
+        raise BadInput(f"{where} has no text in `positive` that fits its query.")
+    return Retrieval(query, positive, _strings(row, "negatives", where))
+
+
+def _classified(row: Any, where: str) -> Classified:
+    return Classified(_string(row, "text", where), _strings(row, "label", where), where)
+
+
+def _strings(row: Any, field: str, where: str) -> list[str]:
+    """Each text once, in their order."""
+    texts = row.get(field)
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise BadInput(f"{where} has no list `{field}` of non-empty strings.")
+    return list(dict.fromkeys(texts))
+
+
 def _text(row: Any, where: str) -> str:
-    text = row.get("text") if isinstance(row, dict) else None
+    return _string(row, "text", where)
+
+
+def _string(row: Any, field: str, where: str) -> str:
+    text = row.get(field) if isinstance(row, dict) else None
     if not isinstance(text, str) or not text:
-        raise BadInput(f"{where} has no non-empty string `text`.")
+        raise BadInput(f"{where} has no non-empty string `{field}`.")
     return text

@@ -4,11 +4,9 @@ Trains an adapter (`lora`, the default) or all weights (`full`); the loss counts
 Knows no service.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from services.trainer.recipes.failures import BadInput
 from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
@@ -18,23 +16,20 @@ prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
 
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
-from trl import SFTTrainer
+from transformers import PreTrainedTokenizerBase, set_seed
+from trl import SFTConfig, SFTTrainer
 
 from services.trainer.recipes.base_model import load_base
 from services.trainer.recipes.conversations import check_answers_only, fitting, prompt_ids
 from services.trainer.recipes.optimization import Optimization, trainer_arguments
 from services.trainer.recipes.parity import Prompt, write_parity
 from services.trainer.recipes.progress import ProgressCallback
+from services.trainer.recipes.quantization import quantization_config
 from services.trainer.recipes.rows import Message, read_conversations
 from services.trainer.recipes.training import train_or_resume
+from services.trainer.recipes.tuning import adapter_config, check_targets, save
 
-LORA_DEFAULTS = Optimization(learning_rate=5e-3)
+ADAPTER_DEFAULTS = Optimization(learning_rate=5e-3)
 FULL_DEFAULTS = Optimization(learning_rate=1e-3)
 MAX_LENGTH = 512
 MAX_EVAL_ROWS = 256
@@ -46,27 +41,31 @@ def train(job: JobDir) -> Outcome:
     if spec.recipe != "sft":
         raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is sft.")
     parameters = spec.parameters
-    lora = None if "full" in parameters else lora_config(parameters.get("lora") or {})
-    optimization = (LORA_DEFAULTS if lora else FULL_DEFAULTS).given(parameters.get("optimization") or {})
+    adapter = adapter_config(parameters)
+    optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     conversations = read_conversations(job.train_rows)
     held_out = read_conversations(job.validation_rows) if job.validation_rows.exists() else []
 
     set_seed(spec.seed)
-    tokenizer, model = load_base(job.base)
-    if lora is not None:
-        check_targets(model, lora)
+    tokenizer, model = load_base(job.base, quantization_config(parameters))
+    if adapter is not None:
+        check_targets(model, adapter)
     max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
+    job.settings["max_length"] = max_length
     kept, rows = fitting(tokenizer, conversations, max_length)
     _, eval_rows = fitting(tokenizer, held_out[:MAX_EVAL_ROWS], max_length)
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
     trainer = SFTTrainer(
         model=model,
-        args=trainer_arguments(job, spec, optimization, len(rows), model.num_parameters(), bool(eval_rows)),
+        args=SFTConfig(
+            **trainer_arguments(job, spec, optimization, len(rows), model.num_parameters(), bool(eval_rows)),
+            max_length=None,  # what is too long is left out above
+        ),
         train_dataset=Dataset.from_list([asdict(row) for row in rows]),
         eval_dataset=Dataset.from_list([asdict(row) for row in eval_rows]) if eval_rows else None,
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=adapter,
         callbacks=[progress],
     )
     first = range(min(8, len(rows)))
@@ -82,46 +81,6 @@ def train(job: JobDir) -> Outcome:
     kind = save(job, trainer.model, tokenizer)
     write_parity(job, trainer.model, tokenizer, prompts(tokenizer, held_out or conversations, max_length))
     return Outcome("succeeded", metrics, {"kind": kind, "path": "out/model"})
-
-
-def lora_config(parameters: dict[str, Any]) -> LoraConfig:
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685); alpha 0 means twice the rank."""
-    rank = parameters.get("rank") or 16
-    return LoraConfig(
-        r=rank,
-        lora_alpha=parameters.get("alpha") or 2 * rank,
-        lora_dropout=parameters.get("dropout") or 0.0,
-        target_modules=parameters.get("target_modules") or "all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
-def check_targets(model: PreTrainedModel, lora: LoraConfig) -> None:
-    """Raises BadInput where a named target module is not in the model."""
-    if isinstance(lora.target_modules, str):
-        return
-    names = [name for name, _ in model.named_modules()]
-    for target in sorted(lora.target_modules):
-        if not any(name == target or name.endswith("." + target) for name in names):
-            raise BadInput(f"The base model has no module {target!r}; leave lora.target_modules empty for all linear.")
-
-
-def save(job: JobDir, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Write `out/model/`, an adapter or full weights with the tokenizer; returns the artifact's kind."""
-    out = job.fresh_out()
-    if isinstance(model, PeftModel):
-        # The folder the base lies in means nothing elsewhere; the registry's lineage says which model it is.
-        model.peft_config["default"].base_model_name_or_path = "base"
-        model.save_pretrained(out, save_embedding_layers=False)
-        (out / "README.md").unlink(missing_ok=True)  # peft's model card: empty headings
-        file = out / "adapter_config.json"
-        config = json.loads(file.read_text("utf-8"))
-        config["target_modules"] = sorted(config["target_modules"])  # a set in peft: another order each time
-        file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
-        return "adapter"
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return "full"
 
 
 def prompts(tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], max_length: int) -> list[Prompt]:

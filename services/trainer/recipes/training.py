@@ -1,24 +1,76 @@
 """Runs a trainer to its end, from the newest whole checkpoint where there is one; knows no task."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
+from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from transformers import PrinterCallback, Trainer
 
 from services.trainer.recipes.checkpoints import newest
+from services.trainer.recipes.failures import RecipeError
 from services.trainer.recipes.jobdir import JobDir
 from services.trainer.recipes.progress import ProgressCallback
+from services.trainer.recipes.proof import counted, optimizer_found, settings_found, template_digest
+from services.trainer.recipes.quantization import as_floats, is_quantized
+from services.trainer.recipes.rank_allocation import RankAllocation
+from services.trainer.refusals import Asked
 
 LOSS_WINDOW = 10
+LORA_PLUS_RATIO = 16.0  # of Hayou et al. 2024 (arXiv:2402.12354)
 
 
 def train_or_resume(trainer: Trainer, job: JobDir, progress: ProgressCallback) -> dict[str, float]:
-    """Train; returns the metrics so far. `progress.stopped` says whether it was paused or cancelled."""
+    """Train; returns the metrics so far. `progress.stopped` says whether it was paused or cancelled.
+
+    What a tuner or an optimizer of the spec needs of the trainer is seen to here. Metrics also tell how many
+    parameters there are and are trained; `job.notes` the optimizer and the numbers it held, and the template;
+    `job.settings` what the trainer was set to.
+    """
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest(job.checkpoints)
     if checkpoint is not None:
         job.report("phase", message=f"resuming from {checkpoint.name}")
+    _prepare(trainer, Asked.of(job.spec().parameters, job.spec().recipe), checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return _metrics(trainer, progress)
+    job.notes.update({**optimizer_found(trainer), **template_digest(trainer)})
+    job.settings.update({**settings_found(trainer), **job.settings})  # where a recipe says more, that stands
+    return {**_metrics(trainer, progress), **counted(trainer.model)}
+
+
+def _prepare(trainer: Trainer, asked: Asked, checkpoint: Path | None) -> None:
+    model = trainer.model
+    if bool(asked.quantization) != is_quantized(model):
+        raise RecipeError(f"The spec asks for the quantization {asked.quantization!r}, and the base is not held so.")
+    if is_quantized(model):
+        as_floats(model)
+    if asked.tuner == "adalora":
+        # Before the others: what it leaves in a checkpoint must be there when that is sealed.
+        trainer.callback_handler.callbacks.insert(0, RankAllocation(model, checkpoint))
+    if asked.variant == "lora_plus":
+        trainer.optimizer = _loraplus(trainer, model, asked.of_tuner("learning_rate_ratio") or LORA_PLUS_RATIO)
+    if asked.optimizer in ("galore", "apollo"):
+        width = model.config.get_text_config().hidden_size
+        trainer.args.optim_args = trainer.args.optim_args.format(rank=max(1, width // 4))
+        # Their checkpoints hold their projectors, which torch restores only where it is told that they are harmless.
+        torch.serialization.add_safe_globals(_projectors())
+
+
+def _loraplus(trainer: Trainer, model: PeftModel, ratio: float) -> torch.optim.Optimizer:
+    """The optimizer that was asked for, with B's learning rate that many times A's."""
+    kind, given = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
+    rate = given.pop("lr")
+    return create_loraplus_optimizer(
+        model, kind, lr=rate, loraplus_lr_ratio=ratio, loraplus_weight_decay=trainer.args.weight_decay, **given
+    )
+
+
+def _projectors() -> list[type]:
+    from apollo_torch.random_projector import GradientProjector
+    from galore_torch.galore_projector import GaLoreProjector
+
+    return [GaLoreProjector, GradientProjector]
 
 
 def _metrics(trainer: Trainer, progress: ProgressCallback) -> dict[str, float]:

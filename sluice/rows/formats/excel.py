@@ -1,7 +1,7 @@
 """The first sheet of an Excel workbook as frames, every cell as text; it is held once."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -22,7 +22,9 @@ def frames(file: BinaryIO) -> Iterator[Cut]:
         yield wrong_file("file-too-large", limit, "more", "save it as CSV: no limit")
         return
     try:
-        batch = fastexcel.read_excel(content).load_sheet(0, dtypes="string", eager=True)
+        workbook = fastexcel.read_excel(content)
+        batch = workbook.load_sheet(0, dtypes="string", eager=True)
     except fastexcel.FastExcelError as error:
         raise DamagedError("xlsx") from error
-    yield partial(of_table, pa.Table.from_batches([batch]), 1)
+    table, others = pa.Table.from_batches([batch]), len(workbook.sheet_names) - 1
+    yield lambda: replace(of_table(table, 1), sheets_unread=others)

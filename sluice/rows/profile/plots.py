@@ -1,7 +1,8 @@
-"""Histograms as SVG that takes its colors and fonts from the page around it; what is counted is not known here."""
+"""Histograms and curves as SVG that takes its colors and fonts from the page around it; it knows no quantity."""
 
 import io
 import re
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -38,6 +39,15 @@ def histogram(lengths: Lengths, name: str, *, wide: bool = True) -> str:
     `wide` is for a plot as wide as the page, otherwise half of it. All text in it is digits, as text elements. The same
     input gives the same bytes. ModuleNotFoundError without matplotlib.
     """
+    return _drawn(lambda axes: _draw(axes, lengths), name, wide=wide)
+
+
+def curves(series: Sequence[Sequence[tuple[float, float]]], name: str, *, wide: bool = True) -> str:
+    """An `<svg>` of lines through (x, y) points, the second in the color of marks; otherwise as `histogram`."""
+    return _drawn(lambda axes: _draw_curves(axes, series), name, wide=wide)
+
+
+def _drawn(draw: Callable[[Any], None], name: str, *, wide: bool) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -46,10 +56,24 @@ def histogram(lengths: Lengths, name: str, *, wide: bool = True) -> str:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": name})
         figure = Figure(_WIDE_INCHES if wide else _HALF_INCHES, layout="constrained")
-        _draw(figure.subplots(), lengths)
+        draw(figure.subplots())
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _inline(out.getvalue())
+
+
+def _draw_curves(axes: Any, series: Sequence[Sequence[tuple[float, float]]]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for points, color in zip(series, (_BAR, _MARK), strict=False):
+        lone = "o" if len(points) == 1 else ""
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1.2, marker=lone, markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value) if value >= 1000 else f"{value:.3g}"))
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
 
 
 def _draw(axes: Any, lengths: Lengths) -> None:

@@ -105,7 +105,8 @@ async function train(parent, version) {
     base_model_version: options.base,
     model: options.model,
     endpoint: options.endpoint,
-    sft: { optimization },
+    sft: {},
+    optimization,
   };
   const wanted = { display_name: "from node", spec };
   const { training_job: job } = await call(jobs, "CreateTrainingJob", { parent, training_job: wanted, request_id: randomUUID() });

@@ -198,7 +198,7 @@ async def test_the_official_client_knows_the_errors(gateway: Gateway) -> None:
     with pytest.raises(openai.NotFoundError, match="nothing"):
         await gateway.client().chat.completions.create(model="nothing", messages=PROMPT)
     with pytest.raises(openai.NotFoundError):
-        await gateway.client().embeddings.create(model="assistant", input="x")
+        await gateway.client().moderations.create(model="assistant", input="x")
 
 
 async def test_the_evaluator_reaches_a_candidate_and_users_do_not(gateway: Gateway) -> None:

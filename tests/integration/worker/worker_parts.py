@@ -30,6 +30,7 @@ from services.gateway.worker.snapshot import (
 
 PROJECT = "projects/default"
 ENDPOINT = f"{PROJECT}/endpoints/assistant"
+CHAT = "/v1/chat/completions"
 PROMPT = [{"role": "user", "content": "a very private question"}]
 Spans = Callable[[], list[dict[str, Any]]]
 Behavior = Callable[["Ask", asyncio.StreamWriter], Awaitable[None]]
@@ -164,12 +165,12 @@ class Gateway:
     revision: int = 1
     clients: list[openai.AsyncOpenAI] = field(default_factory=list)
 
-    def route(self, candidate_percent: int, *, stable: bool = True) -> None:
+    def route(self, candidate_percent: int, *, stable: bool = True, interface: str = "chat") -> None:
         self.revision += 1
         arms = [Arm(name(3), "candidate", candidate_percent, self.two.upstream("m-3"))]
         if stable:
             arms.append(Arm(name(2), "stable", 100 - candidate_percent, self.one.upstream("m-2")))
-        route = Route(ENDPOINT, "assistant", PROJECT, "chat", tuple(arms), "salt")
+        route = Route(ENDPOINT, "assistant", PROJECT, interface, tuple(arms), "salt")
         judged = Candidate(f"{PROJECT}/candidateRoutes/c", "candidate-c", name(3), self.two.upstream("m-3"), EVALUATOR)
         self.worker.swap_routes(RouteTable(self.revision, {ENDPOINT: route}, {judged.slug: judged}))
 
@@ -229,10 +230,10 @@ async def running(
 
 
 async def post(
-    gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = ""
+    gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = "", path: str = CHAT
 ) -> tuple[int, dict[str, str], Any]:
-    """A raw POST to chat completions: status, headers, JSON body."""
-    reader, writer = await send(gateway, body, key=key, more=more)
+    """A raw POST: status, headers, JSON body."""
+    reader, writer = await send(gateway, body, key=key, more=more, path=path)
     status, headers = await read_head(reader)
     data = await reader.readexactly(int(headers["content-length"]))
     writer.close()
@@ -240,12 +241,12 @@ async def post(
 
 
 async def send(
-    gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = ""
+    gateway: Gateway, body: bytes, *, key: str | None = "sk-user", more: str = "", path: str = CHAT
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """The same under way: nothing is read of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     auth = f"authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{auth}{more}content-length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{auth}{more}content-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     return reader, writer
 

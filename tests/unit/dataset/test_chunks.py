@@ -68,7 +68,7 @@ async def test_a_fast_sender_fills_pieces():
             yield chunk(number << 20)
 
     sizes = [len(joined_of) << 20 async for joined_of in Gathering(sender()).pieces()]
-    assert sizes == [PIECE_BYTES, PIECE_BYTES, 3 << 20]
+    assert sizes == [*[PIECE_BYTES] * 4, 3 << 20]
 
 
 async def test_a_chunk_of_a_slow_sender_waits_for_no_other():

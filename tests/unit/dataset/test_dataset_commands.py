@@ -12,6 +12,7 @@ from kit.rpc.errors import AlreadyExists, Invalid, NotFound, Stale, StateConflic
 from kit.store import OutboxRow, check
 from services.dataset import app, checks, commands, parts, store
 from services.dataset.feeds import commands as feeds_commands
+from services.dataset.feeds.store import FEEDS
 from services.dataset.uploads import domain as uploads
 from services.dataset.uploads.news import New, UncomparedError, UncountedError
 from sluice.dataset import v1 as dataset
@@ -25,17 +26,17 @@ def create(name="d"):
     return lambda unit: commands.create_dataset(unit, PROJECT, wanted)
 
 
-async def opened(database, size=10, append=False):
+async def opened(database, size=10, append=False, columns=None):
     """An upload of `size` bytes to `projects/p/datasets/d`."""
     request = dataset.CreateUploadRequest(
-        parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=size, append=append
+        parent=f"{PROJECT}/datasets/d", file_name="a.jsonl", size_bytes=size, append=append, columns=columns
     )
     return await database.transact(lambda unit: commands.create_upload(unit, request, "me"))
 
 
-async def complete(database, *contents, append=False):
+async def complete(database, *contents, append=False, columns=None):
     """One whose bytes are all there, which is being checked, and has brought a part of 3 rows for each content."""
-    upload = await opened(database, append=append)
+    upload = await opened(database, append=append, columns=columns)
     for offset, digest in ((0, "a"), (5, "b")):
         blob = Blob(digest, 5)
         await database.transact(lambda unit, at=offset, b=blob: commands.append_piece(unit, upload.name, at, b))
@@ -53,6 +54,43 @@ async def emitted(database):
     async with database.read() as session:
         rows = await session.exec(select(OutboxRow.type).order_by(col(OutboxRow.sequence)))
         return [each.removeprefix("sluice.dataset.v1.") for each in rows.all()]
+
+
+async def test_a_version_says_what_its_own_rows_were_read_from(database):
+    await database.transact(create())
+    read = {"messages": ["findings", "impression"], "id": ["id"]}
+    told = checks.Outcome(True, 3, [], {}, read=read, unused=["url"], unused_more=2, sheets_unread=1)
+    for append, outcome in ((False, told), (True, FINE)):
+        upload = await complete(database, b"first" if append else b"second", append=append)
+        compared = f"{PROJECT}/datasets/d/versions/1" if append else ""
+        commit = partial(commands.commit_version, name=upload.name, outcome=outcome, compared=compared)
+        await database.transact(partial(commit, new=New(compared, 3) if append else None))
+    async with database.read() as session:
+        first, second = [await store.get_version(session, f"{PROJECT}/datasets/d/versions/{n}") for n in (1, 2)]
+    assert {each.column: list(each.names) for each in first.columns_read} == read
+    assert (list(first.names_unused), first.names_unused_more, first.sheets_unread) == (["url"], 2, 1)
+    assert second.row_count == 6 and not second.columns_read
+
+
+async def test_feeds_that_were_there_before_take_over_the_columns_of_the_first_version(database):
+    await database.transact(create())
+    own = {"question": "prompt"}
+    for name, columns in (("none", {}), ("own", own)):
+        wanted = dataset.Feed(display_name=name, columns=columns)
+        await database.transact(
+            lambda unit, wanted=wanted: feeds_commands.create_feed(unit, f"{PROJECT}/datasets/d", wanted, "me")
+        )
+    for columns in ({"findings": "prompt"}, {"befund": "prompt"}):  # those of the second are for feeds to come
+        upload = await complete(database, str(columns).encode(), columns=columns)
+        newest = f"{PROJECT}/datasets/d/versions/1" if "befund" in columns else ""
+        commit = partial(
+            commands.commit_version, name=upload.name, outcome=FINE, new=New(newest, 3) if newest else None
+        )
+        await database.transact(commit)
+    async with database.read() as session:
+        found = {each.display_name: dict(each.columns) for each in await FEEDS.find(session)}
+    assert found == {"none": {"findings": "prompt"}, "own": own}
+    assert (await emitted(database)).count("feed.updated") == 1
 
 
 async def test_models_and_migrations_agree(database):

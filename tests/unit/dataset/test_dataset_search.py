@@ -41,7 +41,8 @@ async def test_a_dataset_is_internal_unless_it_is_said(database):
     created = await database.transact(create())
     secret = await database.transact(create("secret", classification=dataset.CLASSIFICATION_SENSITIVE))
     assert created.classification == dataset.CLASSIFICATION_INTERNAL
-    assert await found(database, "classification = SENSITIVE") == ["secret"]
+    for word in ("SENSITIVE", "sensitive", "classification_sensitive"):
+        assert await found(database, f"classification = {word}") == ["secret"]
     assert await found(database, "classification != SENSITIVE") == ["d"]
     with pytest.raises(Invalid, match="one of PUBLIC, INTERNAL, SENSITIVE"):
         await found(database, "classification = SECRET")

@@ -121,6 +121,15 @@ async def test_a_dry_run_counts_and_changes_nothing(world):
     assert (await world.version(2)).row_count == 1 and not upload.forgotten_rows
 
 
+async def test_rows_that_no_value_can_find_are_told(world):
+    await world.upload(rows("P1", None, "P17", mark="a"))
+    await world.upload(rows(None, "P2", mark="b"), append=True)  # the parts of before are not counted twice
+    for dry_run in (True, False):
+        assert (await world.forget("P17", dry_run=dry_run)).rows_without_column == 2
+    assert (await world.forget("b0", column="id", dry_run=True)).rows_without_column == 0
+    assert (await world.forget("x", column="tags", dry_run=True)).rows_without_column == 4
+
+
 async def test_forgotten_rows_do_not_come_back_and_that_is_told(world):
     content = rows("P1", "P17", "P17")
     await world.upload(content)

@@ -213,7 +213,7 @@ async def test_every_read_leaves_one_entry_however_it_ends(world):
     refused, broken, left, whole = await world.entries()
     assert [(each.principal, each.outcome, each.rows) for each in (whole, left, broken, refused)] == [
         (OWNER.name, dataset.AUDIT_OUTCOME_COMPLETE, 3),
-        (OWNER.name, dataset.AUDIT_OUTCOME_BROKEN, audit.UNCOUNTED),
+        (OWNER.name, dataset.AUDIT_OUTCOME_ENDED_EARLY, audit.UNCOUNTED),
         (OWNER.name, dataset.AUDIT_OUTCOME_BROKEN, 3),
         (OTHER.name, dataset.AUDIT_OUTCOME_REFUSED, audit.UNCOUNTED),
     ]

@@ -9,7 +9,8 @@ import pytest
 
 from kit.rpc.errors import Invalid
 from services.dataset import checks, parts
-from services.dataset.reading import PIECE_BYTES, Wanted, arrow_stream, json_lines
+from services.dataset.reading import FIRST_BYTES, MESSAGE_BYTES, PIECE_BYTES, Wanted, arrow_stream, json_lines
+from sluice.client.rows import OpenedVersion
 from sluice.rows import SPLITS
 from sluice.rows.checking import Rules
 from sluice.rows.convert import convert
@@ -38,9 +39,11 @@ class Stored:
     async def texts(self, wanted):
         return [json.loads(line)["text"] for line in b"".join(await self.lines(wanted)).splitlines()]
 
+    async def pieces(self, wanted):
+        return [piece async for piece in arrow_stream(self.rows, self.fetch, wanted)]
+
     async def table(self, wanted):
-        pieces = [piece async for piece in arrow_stream(self.rows, self.fetch, wanted)]
-        return pa.ipc.open_stream(b"".join(pieces)).read_all()
+        return pa.ipc.open_stream(b"".join(await self.pieces(wanted))).read_all()
 
 
 def file(start, count, size=0):
@@ -102,3 +105,38 @@ async def test_pieces_are_whole_lines_and_fit_into_a_message():
     pieces = await stored.lines(Wanted())
     assert all(piece.endswith(b"\n") for piece in pieces) and len(b"".join(pieces).splitlines()) == 44
     assert sorted(map(len, pieces))[-2] <= PIECE_BYTES and max(map(len, pieces)) < 3 << 20
+
+
+async def test_the_first_batch_comes_in_small_messages_and_each_other_in_one():
+    rows = Stored(file(0, 8000, size=1000))
+    _, *messages, _ = map(len, await rows.pieces(Wanted()))
+    small = [size for size in messages if size < 1.2 * FIRST_BYTES]
+    assert 5 < len(small) < 12 and messages[: len(small)] == small
+    assert all(4 * FIRST_BYTES < size <= MESSAGE_BYTES for size in messages[len(small) : -1])
+
+
+def opened(pieces):
+    return OpenedVersion("v", "", 0, lambda start, most: iter(pieces), lambda digests, png: iter(()), lambda: None)
+
+
+async def test_a_client_reads_the_same_however_the_stream_is_cut():
+    rows = Stored(file(0, 40, size=200_000) + file(40, 1, size=2 << 20) + file(41, 3))
+    pieces = await rows.pieces(Wanted())
+    assert 2 << 20 < max(map(len, pieces)) <= MESSAGE_BYTES
+    whole = memoryview(b"".join(pieces))
+    expected = pa.ipc.open_stream(whole).read_all()
+    for size in (999_983, len(whole)):
+        assert opened([whole[start : start + size] for start in range(0, len(whole), size)]).arrow() == expected
+    assert opened(pieces).arrow() == expected
+
+
+async def test_a_client_keeps_text_where_it_came_in_and_numbers_aligned():
+    table = pa.table({"text": ["x" * 1000] * 1000, "number": range(1000)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    wire = memoryview(b"1234" + sink.getvalue())[4:]
+    before = pa.total_allocated_bytes()
+    (batch,) = opened([wire]).batches()
+    assert pa.total_allocated_bytes() - before < 20_000 and batch.column("number").buffers()[1].address % 8 == 0
+    assert batch == table.to_batches()[0]

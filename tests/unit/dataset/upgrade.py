@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from kit.store import Database, UtcTime, check, migrate
 from services import dataset as service
-from services.dataset import commands, store
+from services.dataset import app, commands, store
 from sluice.dataset import v1 as dataset
 
 PROJECT = "projects/p"
@@ -52,6 +52,7 @@ async def found(database: Database, filter: str) -> list[str]:
 
 async def check_upgraded(database: Database) -> None:
     """Everything is found, in its order, and stays so when it changes."""
+    assert app.application  # which brings in every module that has tables
     assert await check(database, store.DatasetRow.metadata) == []
     assert await found(database, "诊断 classification = INTERNAL") == ["胸片诊断"]
     assert await found(database, "tags.language = zh") == await found(database, "") == list(SHOWN.values())

@@ -6,7 +6,8 @@ import pytest
 
 from kit.rpc.errors import Invalid, StateConflict
 from services.evaluator import domain
-from services.evaluator.questions import from_conversation, from_text, read_questions
+from services.evaluator.questions import read_questions
+from services.evaluator.questions.texts import from_conversation, from_text
 from services.evaluator.report import Given, make_report, read_rows, write_rows
 from sluice.dataset import v1 as dataset
 from sluice.evaluator import v1 as evaluator
@@ -141,11 +142,11 @@ async def test_rows_are_chosen_by_hash_and_keep_their_numbers():
         yield b"".join(lines[:20])
         yield b"".join(lines[20:])
 
-    chosen = await read_questions(pieces(lines), "pretrain", 10, 8)
+    chosen = await read_questions(pieces(lines), "chat", "pretrain", suite(max_rows=10))
     assert len(chosen) == 10 and [q.row for q in chosen] == sorted(q.row for q in chosen)
-    again = await read_questions(pieces(lines[::-1]), "pretrain", 10, 8)
+    again = await read_questions(pieces(lines[::-1]), "chat", "pretrain", suite(max_rows=10))
     assert {q.reference for q in again} == {q.reference for q in chosen}
-    assert len(await read_questions(pieces(lines), "pretrain", 0, 8)) == 50
+    assert len(await read_questions(pieces(lines), "chat", "pretrain", suite(max_rows=0))) == 50
 
 
 def test_both_versions_are_scored_on_the_rows_that_both_answered():

@@ -70,3 +70,36 @@ async def test_an_engine_that_refuses_does_not_pass():
 
     assert "HTTP 400" in (await compared(Refusing())).first_difference
     assert not (await compare(b"", Refusing(), "m", 0.01)).passed
+
+
+class Seeing(Figures):
+    """Answers messages with pictures, with log-probabilities as vLLM gives them for a chat."""
+
+    async def post(self, path, body):
+        assert path == "/v1/chat/completions" and body["messages"] == PICTURE["messages"]
+        if "logprobs" not in body:
+            return await super().post(path, body)
+        places = zip(self.answer, self.logprobs, strict=True)
+        content = [{"token": f"token_id:{t}", "logprob": p, "top_logprobs": self.top(t, p)} for t, p in places]
+        return {"choices": [{"token_ids": list(self.answer), "logprobs": {"content": content}}]}
+
+    def top(self, token, logprob):
+        rivals = {f"token_id:{token}": logprob} | (self.rival or {})
+        return [{"token": each, "logprob": likely} for each, likely in rivals.items()]
+
+
+PICTURE = LINE | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        (Seeing(logprobs=(-0.1, -0.204, -0.3)), ""),
+        (Seeing(answer=(8, 4, 4), rival={"token_id:9": -0.205}), ""),
+        (Seeing(answer=(8, 4, 4)), "prefers its own by inf"),
+        (Seeing(logprobs=(-0.1, -0.2, -0.5)), "differs by 0.2 nats"),
+    ],
+)
+async def test_pictures_are_shown_and_not_only_their_tokens(engine, why):
+    parity = await compare(json.dumps(PICTURE).encode(), engine, "m", 0.01)
+    assert parity.passed == (not why) and why in parity.first_difference

@@ -1,7 +1,10 @@
 """What the Engine contract says of every engine; the verbs against a real vLLM are in tests/integration."""
 
 import asyncio
+import json
+import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +14,9 @@ import pytest
 from kit.rpc.ports import free_port
 from services.gateway.engines import ENGINES
 from services.gateway.engines.engine_log import last_error, trim
-from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady
+from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady, WrongKind
 from services.gateway.engines.process import EngineProcess
-from services.gateway.engines.protocol import Engine, Launch, Sizing
+from services.gateway.engines.protocol import Engine, Launch, Sizing, Task
 from services.suite.home import MARK
 from services.suite.processes import end_marked
 from tests.fakes.engine import FakeEngine, write_adapter, write_model
@@ -63,6 +66,46 @@ def test_vllm_serves_a_quantized_model_in_bfloat16(tmp_path: Path) -> None:
     assert dict(pairwise(argv))["--dtype"] == "bfloat16"
 
 
+def test_vllm_takes_what_pooling_models_say_elsewhere(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2: 512 positions of which 256 are used, and float32 weights without a dtype in the config."""
+    launch = launch_in(tmp_path, task="embed")
+    (launch.model_dir / "config.json").write_text('{"max_position_embeddings": 512}')
+    positions = {"dtype": "I64", "shape": [1, 1], "data_offsets": [0, 8]}
+    tensors = {"a.position_ids": positions, "b": {"dtype": "F32", "shape": [1, 1], "data_offsets": [8, 12]}}
+    header = json.dumps(tensors).encode()
+    (launch.model_dir / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(12))
+    for name, text in {
+        "sentence_bert_config.json": '{"max_seq_length": 256, "do_lower_case": false}',
+        "tokenizer_config.json": '{"model_max_length": 1000000000000000019884624838656}',
+    }.items():
+        (launch.model_dir / name).write_text(text)
+    flags = dict(pairwise(ENGINES["vllm"].command(launch).argv))
+    assert (flags["--runner"], flags["--max-model-len"], flags["--dtype"]) == ("pooling", "256", "float32")
+    (launch.model_dir / "tokenizer_config.json").write_text('{"model_max_length": 100}')
+    for task, longest in (("embed", "100"), ("generate", "256")):
+        flags = dict(pairwise(ENGINES["vllm"].command(replace(launch, task=task)).argv))
+        assert flags["--max-model-len"] == longest
+    (launch.model_dir / "model.safetensors").unlink()
+    assert dict(pairwise(ENGINES["vllm"].command(launch).argv))["--dtype"] == "auto"
+    (launch.model_dir / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(EngineError, match=r"tokenizer_config\.json of model is no JSON object"):
+        ENGINES["vllm"].command(launch)
+
+
+def test_vllm_fetches_no_media_and_bounds_them(tmp_path: Path) -> None:
+    launch = launch_in(tmp_path, lora=True)
+    command = ENGINES["vllm"].command(launch)
+    assert dict(pairwise(command.argv))["--allowed-media-domains"] == "none.invalid"
+    assert command.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert "--limit-mm-per-prompt" not in command.argv and "--enable-tower-connector-lora" not in command.argv
+    (launch.model_dir / "config.json").write_text('{"vision_config": {}, "audio_config": {}}')
+    argv = ENGINES["vllm"].command(launch).argv
+    flags = dict(pairwise(argv))
+    assert json.loads(flags["--limit-mm-per-prompt"]) == {"image": 16, "video": 1, "audio": 1}
+    assert float(flags["--mm-processor-cache-gb"]) < 1 and "--enable-tower-connector-lora" in argv
+    assert "--enable-tower-connector-lora" not in ENGINES["vllm"].command(replace(launch, lora=False)).argv
+
+
 def test_vllm_refuses_a_folder_without_config(tmp_path: Path) -> None:
     launch = launch_in(tmp_path)
     (launch.model_dir / "config.json").unlink()
@@ -106,8 +149,21 @@ async def test_ready_tells_not_yet_from_wrong(process: EngineProcess) -> None:
     with pytest.raises(EngineError):
         await ready(process.client, "generate", "base")
     await process.client.post("/_fake/faults", json={})
-    for task in ("generate", "embed", "classify"):
-        await ready(process.client, task, "base")
+    await ready(process.client, "generate", "base")
+    with pytest.raises(WrongKind, match=r"base is no model for embeddings: the engine has no /v1/embeddings"):
+        await ready(process.client, "embed", "base")
+
+
+@pytest.mark.parametrize("task", ["embed", "classify", "score"])
+async def test_every_task_is_proven_by_its_own_figures(tmp_path: Path, task: Task) -> None:
+    process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(), launch_in(tmp_path, task=task))
+    try:
+        await process.wait_ready(timeout_s=20)
+        await process.client.post("/_fake/faults", json={"nan": True})
+        with pytest.raises(EngineError):
+            await process.engine.ready(process.client, task, "base")
+    finally:
+        await process.stop()
 
 
 async def test_a_child_that_ends_early_says_why(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Adapter files are refused before an engine sees them."""
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_an_unfit_adapter_is_refused(tmp_path: Path, made: dict[str, object], sa
         check_adapter(adapter, write_model(tmp_path / "m"), max_rank=8)
 
 
+@pytest.mark.parametrize(("hidden", "fits"), [(8, True), (7, False)])
+def test_an_adapter_of_a_model_that_sees_is_held_against_its_base(tmp_path: Path, hidden: int, fits: bool) -> None:
+    """transformers names the modules otherwise in memory, where the adapter is made, than in the file of the base."""
+    adapter = write_adapter(tmp_path / "a", hidden=hidden)
+    place = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+    shapes = {f"{place}.lora_A.weight": (4, hidden), f"{place}.lora_B.weight": (hidden, 4)}
+    write_safetensors(adapter / "adapter_model.safetensors", shapes)
+    with contextlib.nullcontext() if fits else pytest.raises(AdapterRejected, match="does not fit"):
+        check_adapter(adapter, write_model(tmp_path / "m"), max_rank=8)
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     adapter = write_adapter(tmp_path / "a")
@@ -51,6 +63,10 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
 
 def test_a_stranger_among_the_tensors_is_refused(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "a")
-    write_safetensors(adapter / "adapter_model.safetensors", {"base_model.model.lm_head.weight": (4, 8)})
+    model, tensors = write_model(tmp_path / "m"), adapter / "adapter_model.safetensors"
+    write_safetensors(tensors, {"base_model.model.model.norm.weight": (4, 8)})
     with pytest.raises(AdapterRejected, match="neither a lora_A nor a lora_B"):
-        check_adapter(adapter, write_model(tmp_path / "m"), max_rank=8)
+        check_adapter(adapter, model, max_rank=8)
+    write_safetensors(tensors, {"base_model.model.lm_head.lora_A.weight": (4, 8)})
+    with pytest.raises(AdapterRejected, match="tunes the vocabulary's matrix"):
+        check_adapter(adapter, model, max_rank=8)

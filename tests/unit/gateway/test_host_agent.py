@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kit.blobs import BlobStore, FileKek, open_store, store_artifact
@@ -44,6 +45,10 @@ class Parts:
     async def adapter(self, name: str, **config: Any) -> types.Artifact:
         folder = write_adapter(self.folder / name, **config)
         return await store_artifact(self.blobs, PROJECT, folder, types.ARTIFACT_KIND_ADAPTER)
+
+    async def model(self, name: str, **config: Any) -> types.Artifact:
+        folder = write_model(self.folder / name, **config)
+        return await store_artifact(self.blobs, PROJECT, folder, types.ARTIFACT_KIND_FULL)
 
     async def loaded(self) -> set[str]:
         return {each.digest for each in await self.agent.loaded()}
@@ -151,6 +156,40 @@ async def test_refusals_are_faults_with_their_sentence(parts: Parts) -> None:
     for artifact, base in ((parts.one, None), (parts.base, parts.base), (parts.one, parts.two)):
         with pytest.raises(Invalid):
             await parts.agent.load(PROJECT, artifact, base)
+
+
+@pytest.mark.parametrize(
+    ("interface", "path"), [("embeddings", "/v1/embeddings"), ("classify", "/classify"), ("rerank", "/rerank")]
+)
+async def test_an_interface_decides_what_the_engine_is_for(parts: Parts, interface: str, path: str) -> None:
+    loaded = await parts.agent.load(PROJECT, parts.base, None, interface)
+    assert await parts.loaded() == {parts.base.digest}
+    body = {"model": loaded.upstream.model, "input": "a", "query": "a", "documents": ["a"]}
+    async with httpx.AsyncClient(base_url=loaded.upstream.url, trust_env=False) as client:
+        client.headers["authorization"] = f"Bearer {loaded.upstream.key}"
+        assert (await client.post(path, json=body)).status_code == 200
+        assert (await client.post("/v1/completions", json=body)).status_code == 404
+    (wanted,) = (json.loads(path.read_text()) for path in (parts.folder / "engines").glob("*/wanted.json"))
+    assert wanted["lora"] is False
+    with pytest.raises(Unavailable, match="are served for") as failed:
+        await parts.agent.load(PROJECT, parts.base, None, "chat")
+    assert failed.value.reason == errors.ERROR_REASON_ENGINE_FAILED
+    await parts.agent.unload(parts.base.digest)
+    await parts.agent.load(PROJECT, parts.base, None, "chat")
+
+
+async def test_what_cannot_serve_an_interface_is_rejected_for_good(parts: Parts) -> None:
+    chats = await parts.model("chats", fake_kind="generate")
+    for artifact, base, interface, says in (
+        (parts.one, parts.base, "embeddings", "merge it into its base"),
+        (parts.base, None, "speech", "no engine here serves the interface `speech`"),
+        (chats, None, "embeddings", "is no model for embeddings"),
+    ):
+        with pytest.raises(StateConflict, match=says) as rejected:
+            await parts.agent.load(PROJECT, artifact, base, interface)
+        assert rejected.value.reason == errors.ERROR_REASON_MODEL_REJECTED
+    assert parts.pids() == [] and not list((parts.folder / "engines").glob("*/wanted.json"))
+    await parts.agent.load(PROJECT, chats, None)
 
 
 async def test_a_full_engine_is_listed_until_its_question_is_given_up() -> None:

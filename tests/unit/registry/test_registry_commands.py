@@ -166,6 +166,17 @@ async def test_a_job_that_is_told_ten_times_makes_one_version(started, catalog):
     assert await emitted(started, "model") == ["model.created", "model_version.created"]
 
 
+async def test_a_job_that_repeats_another_makes_no_version(started, catalog):
+    await train(started, catalog)
+    event = finished("j2", mark="b")
+    event.reproduces = f"{PROJECT}/trainingJobs/j1"
+    await started.transact(lambda unit: commands.register_training(unit, catalog, event))
+    with pytest.raises(NotFound):
+        await read(started, 2)
+    async with started.read() as session:
+        assert (await store.MODELS.get(session, f"{PROJECT}/models/bank")).latest_version == 1
+
+
 async def test_a_version_is_of_the_task_type_of_its_job(started, catalog):
     wanted = registry.Model(display_name="bank", task_type="pretrain")
     await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kit.auth import Principal
-from kit.rpc.errors import Denied, Invalid, NotFound, StateConflict
+from kit.rpc.errors import Denied, Invalid, StateConflict
 from services.registry import domain
 from sluice import lifecycle
 from sluice.registry import v1 as registry
@@ -159,8 +159,3 @@ def test_a_key_that_could_never_work_is_refused():
     wanted.expire_time.FromDatetime(NOW - timedelta(seconds=1))
     with pytest.raises(Invalid, match="expire_time"):
         domain.new_key("projects/p", wanted, "sk-", giver(), NOW)
-
-
-def test_an_unknown_task_type_names_the_known():
-    with pytest.raises(NotFound, match="`pretrain`, `sft`"):
-        domain.new_model("projects/p", registry.Model(display_name="m", task_type="stf"), ["sft", "pretrain"])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sluice.cli.sources
 import sluice.cli.violations
 from sluice.rows.deidentify.recognizers.cued import RULES as CUED
 from sluice.rows.deidentify.recognizers.numbers import RULES as NUMBERS
@@ -27,7 +28,7 @@ def test_every_kind_and_clause_has_its_translation() -> None:
 
 
 def test_nothing_is_translated_that_nobody_says() -> None:
-    around = Path(sluice.cli.violations.__file__).read_text()
+    around = "".join(Path(each.__file__).read_text() for each in (sluice.cli.violations, sluice.cli.sources))
     identifying = {rule.kind for rule in (*CUED, *NUMBERS)} | {"IBAN_CODE", "US_SSN", "URL"}
     where = {"the archive", "the folder of assets"}  # as a Shelf is told, and says inside a clause
     rest = _templates("zh").keys() - KINDS - CLAUSES - identifying - where

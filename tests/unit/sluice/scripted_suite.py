@@ -38,18 +38,26 @@ class Script:
     looked_at_feed: Callable[[], None] = lambda: None
     #: The offset of the first chunk of each WriteUpload.
     starts: list[int] = field(default_factory=list)
+    #: How many bytes of an upload a watch has told of, by name, and how many more than that had come, at most.
+    told_bytes: dict[str, int] = field(default_factory=dict)
+    most_untold: int = 0
     #: The bytes of assets, by digest, and how often each came.
     assets: dict[str, bytes] = field(default_factory=dict)
     asset_counts: dict[str, int] = field(default_factory=dict)
+    #: The sizes of the pieces that each WriteAssets brought.
+    asset_streams: list[list[int]] = field(default_factory=list)
     #: A WriteAssets breaks with UNAVAILABLE after so many pieces, once for each entry.
     asset_breaks: list[int] = field(default_factory=list)
     #: How the checks of the next uploads end; empty means a version is made.
     refusals: list[dataset.Upload] = field(default_factory=list)
     jobs: dict[str, trainer.TrainingJob] = field(default_factory=dict)
+    plan: trainer.TrainingPlan = field(default_factory=trainer.TrainingPlan)
     job_snapshots: list[trainer.TrainingJob] = field(default_factory=list)
     #: A watch breaks with UNAVAILABLE after so many snapshots, once for each entry.
     watch_breaks: list[int] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
+    #: By the name of a job.
+    steps: dict[str, list[trainer.TrainingStep]] = field(default_factory=dict)
     models: dict[str, registry.Model] = field(default_factory=dict)
     model_versions: dict[str, registry.ModelVersion] = field(default_factory=dict)
     imported: list[Any] = field(default_factory=list)
@@ -66,6 +74,7 @@ class Script:
     damaged: list[dataset.DamagedBlob] = field(default_factory=list)
     scrub: dataset.Scrub = field(default_factory=dataset.Scrub)
     policies: dict[str, registry.GatePolicy] = field(default_factory=dict)
+    task_types: dict[str, registry.TaskType] = field(default_factory=dict)
     keys: dict[str, registry.ApiKey] = field(default_factory=dict)
     requests: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
@@ -145,9 +154,11 @@ class Assets(dataset.AssetServiceServicer):
     async def WriteAssets(self, requests: Any, context: Any) -> Any:
         script, count = self.script, 0
         limit = script.asset_breaks.pop(0) if script.asset_breaks else None
+        script.asset_streams.append(brought := [])
         async for request in requests:
             if limit == count:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "broken by the test")
+            brought.append(len(request.data))
             script.assets[request.digest] = request.data
             script.asset_counts[request.digest] = script.asset_counts.get(request.digest, 0) + 1
             count += 1
@@ -157,6 +168,7 @@ class Assets(dataset.AssetServiceServicer):
 class Uploads(dataset.UploadServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.moved = asyncio.Event()
 
     async def CreateUpload(self, request: Any, context: Any) -> Any:
         script = self.script
@@ -193,6 +205,8 @@ class Uploads(dataset.UploadServiceServicer):
             script.starts += [request.offset] * (count == 0)
             stored += request.data
             upload.committed_bytes = len(stored)
+            script.most_untold = max(script.most_untold, len(stored) - script.told_bytes.get(upload.name, 0))
+            self.moved.set()
             count += 1
         return dataset.WriteUploadResponse(upload=upload)
 
@@ -216,7 +230,13 @@ class Uploads(dataset.UploadServiceServicer):
         return dataset.CommitUploadResponse(upload=upload)
 
     async def WatchUpload(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        yield dataset.WatchUploadResponse(upload=await found(context, self.script.uploads, request.name, "upload"))
+        upload = await found(context, self.script.uploads, request.name, "upload")
+        while upload.state == dataset.UPLOAD_STATE_OPEN:
+            self.moved.clear()
+            self.script.told_bytes[upload.name] = upload.committed_bytes
+            yield dataset.WatchUploadResponse(upload=upload)
+            await self.moved.wait()
+        yield dataset.WatchUploadResponse(upload=upload)
 
 
 class Jobs(trainer.TrainingJobServiceServicer):
@@ -226,8 +246,13 @@ class Jobs(trainer.TrainingJobServiceServicer):
     async def CreateTrainingJob(self, request: Any, context: Any) -> Any:
         self.script.requests.append(request)
         job = trainer.TrainingJob(name=f"{request.parent}/trainingJobs/{UUID}", spec=request.training_job.spec, state=1)
+        job.reproduces = request.training_job.reproduces
         self.script.jobs[job.name] = job
         return trainer.CreateTrainingJobResponse(training_job=job)
+
+    async def PlanTrainingJob(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
+        return trainer.PlanTrainingJobResponse(plan=self.script.plan)
 
     async def GetTrainingJob(self, request: Any, context: Any) -> Any:
         return trainer.GetTrainingJobResponse(training_job=await found(context, self.script.jobs, request.name, "job"))
@@ -262,6 +287,9 @@ class Jobs(trainer.TrainingJobServiceServicer):
 
     async def RetryTrainingJob(self, request: Any, context: Any) -> Any:
         return trainer.RetryTrainingJobResponse(training_job=await self._change(request, context, "Retry", 3))
+
+    async def ReadTrainingJobSteps(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield trainer.ReadTrainingJobStepsResponse(steps=self.script.steps.get(request.name, []))
 
     async def ReadTrainingJobLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for text in self.script.logs:
@@ -443,10 +471,26 @@ class Rules(registry.GatePolicyServiceServicer, registry.TaskTypeServiceServicer
         if "GetTaskType" in self.script.faults:
             await refuse(context, self.script.faults["GetTaskType"])
         kind = registry.TaskType(name=request.name, metrics=["exact_match"], suite_max_rows=7, suite_max_tokens=9)
-        return registry.GetTaskTypeResponse(task_type=kind)
+        return registry.GetTaskTypeResponse(task_type=self.script.task_types.get(request.name, kind))
 
     async def ListTaskTypes(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        return registry.ListTaskTypesResponse(task_types=page(self.script.task_types, request)[0])
+
+    async def CreateTaskType(self, request: Any, context: Any) -> Any:
+        made = registry.TaskType(name=f"{request.parent}/taskTypes/{request.task_type_id}", state=1)
+        made.MergeFrom(request.task_type)
+        self.script.task_types[made.name] = made
+        return registry.CreateTaskTypeResponse(task_type=made)
+
+    async def ApproveTaskType(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
+        known = await found(context, self.script.task_types, request.name, "task type")
+        return registry.ApproveTaskTypeResponse(task_type=known)
+
+    async def RetireTaskType(self, request: Any, context: Any) -> Any:
+        self.script.requests.append(request)
+        known = await found(context, self.script.task_types, request.name, "task type")
+        return registry.RetireTaskTypeResponse(task_type=known)
 
 
 class Access(registry.ApiKeyServiceServicer, registry.ProjectServiceServicer, events.EventServiceServicer):

@@ -20,7 +20,8 @@ from catalogue_files import write_files
 from catalogue_samples import SAMPLES
 from scripted_suite import Script
 
-from kit.rpc.errors import NotFound
+from kit.rpc.errors import Invalid, NotFound
+from sluice import Client
 from sluice.catalogue import entries
 from sluice.cli import run
 from sluice.dataset import v1 as dataset
@@ -65,6 +66,22 @@ def test_a_copy_becomes_a_version_with_tags(script: Script, copy: Path, tmp_path
     assert rows[1] == {
         "messages": [{"role": "user", "content": "Which of 1?\nA. a\nB. b"}, {"role": "assistant", "content": "B"}]
     }
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_python_registers_a_copy_as_the_command_does(script: Script, client: Client, copy: Path, tmp_path: Path):
+    assert client.catalogue.find("mmlu") in client.catalogue.search("subjects", task_type="sft")
+    mapped: list[int] = []
+    made = client.catalogue.register("mmlu", copy, limit=3, mapped=mapped.append)
+    assert made.version.name == "projects/default/datasets/mmlu-test/versions/1"
+    assert (made.split, made.rows_left_out, len(sent(script)), mapped[-1]) == ("test", 0, 3, 3)
+    known = script.datasets["projects/default/datasets/mmlu-test"]
+    assert known.task_type == "sft" and known.tags["licence"] == "MIT"
+    known.description = "ours"
+    client.catalogue.register("mmlu", copy, split="dev", name="mmlu-test")
+    assert known.description == "ours", "what people have said stays"
+    with pytest.raises(Invalid, match="there is no folder"):
+        client.catalogue.register("mmlu", tmp_path / "nowhere")
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

@@ -207,10 +207,10 @@ def test_the_version_is_told_where_nothing_is_installed_too(capsys):
 
 def test_train_takes_flags_over_a_file(script: Script, capsys, tmp_path: Path):
     spec = tmp_path / "spec.yaml"
-    spec.write_text("task_type: sft\ndataset: d@2\nmodel: bot\nseed: 7\nsft: {optimization: {max_steps: 9}}\n")
+    spec.write_text("task_type: sft\ndataset: d@2\nmodel: bot\nseed: 7\noptimization: {max_steps: 9}\n")
     assert run(["train", "--file", str(spec), "--max-steps", "5", "--lora-rank", "4", "--model", "other"]) == 0
     sent = script.requests[0].training_job.spec
-    assert (sent.model, sent.seed, sent.sft.optimization.max_steps, sent.sft.lora.rank) == ("other", 7, 5, 4)
+    assert (sent.model, sent.seed, sent.optimization.max_steps, sent.lora.rank) == ("other", 7, 5, 4)
     assert UUID in capsys.readouterr().out
 
 

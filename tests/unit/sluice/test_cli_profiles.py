@@ -136,4 +136,12 @@ def test_a_dry_run_is_no_erasure_that_was_done(capsys):
     told.state = dataset.ERASURE_STATE_DONE
     assert forgetting._show(Session(), told) == 0
     out = capsys.readouterr().out
-    assert "dry run" in out and "DONE" not in out and "erasures/e" not in out
+    assert "dry run" in out and "DONE" not in out and "erasures/e" not in out and "without" not in out
+
+
+def test_rows_that_could_not_be_matched_are_told(capsys):
+    told = dataset.Erasure(state=dataset.ERASURE_STATE_DONE, column="group", rows_without_column=7)
+    assert forgetting._show(Session(), told) == 0
+    printed = capsys.readouterr()
+    assert "without group" in printed.out
+    assert "7 rows have no group at all, so they could not be matched" in " ".join(printed.err.split())

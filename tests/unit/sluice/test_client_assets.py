@@ -7,6 +7,7 @@ from scripted_suite import Script
 
 from kit.rpc.errors import Invalid
 from sluice.client import assets, uploads
+from sluice.client.acknowledged import CHUNK_BYTES
 
 NAMES = [f"images/{n}.png" for n in range(40)]
 
@@ -55,6 +56,17 @@ def test_streams_that_break_send_only_what_is_lacking_still(client, script: Scri
     send(client, folder)
     assert set(script.assets) == {digest_of(name) for name in NAMES}
     assert sum(script.asset_counts.values()) <= len(NAMES) + 5
+
+
+def test_a_stream_brings_no_more_than_may_be_sent_again(client, script: Script, folder):
+    """What it brought counts when it is answered, so that all streams together are one chunk ahead."""
+    for name in NAMES[1:9]:
+        (folder / name).write_bytes(name.encode() * (1 << 16))
+    sizes = [(folder / name).stat().st_size for name in NAMES[1:9]]
+    send(client, folder)
+    assert max(sum(stream) for stream in script.asset_streams) <= assets.SENT_BYTES
+    assert sum(map(sum, script.asset_streams)) == sum(sizes) + sum(map(len, [NAMES[0], *NAMES[9:]]))
+    assert assets.STREAMS * assets.SENT_BYTES <= CHUNK_BYTES
 
 
 def test_another_picture_under_the_same_name_is_another_upload(client, script: Script, folder):

@@ -140,8 +140,8 @@ def test_train_makes_the_spec_and_names_each_call(client, script: Script):
     client.train(dataset="d", model="base", task_type="pretrain", hidden_size=64)
     sft, pretrain = (request.training_job.spec for request in script.requests)
     assert sft.dataset_version == "projects/default/datasets/d/versions/2"
-    assert (sft.sft.lora.rank, sft.sft.optimization.max_steps, sft.seed) == (8, 5, 3)
-    assert not sft.sft.optimization.HasField("learning_rate")
+    assert (sft.lora.rank, sft.optimization.max_steps, sft.seed) == (8, 5, 3)
+    assert not sft.optimization.HasField("learning_rate")
     assert (pretrain.pretrain.shape.hidden_size, pretrain.pretrain.shape.layers) == (64, 2)
     assert script.requests[0].request_id and script.requests[0].request_id != script.requests[1].request_id
 
@@ -152,7 +152,7 @@ def test_train_makes_the_spec_and_names_each_call(client, script: Script):
         ("sft", {"layers": 2}, "`sft` takes no layers"),
         ("pretrain", {"lora_rank": 2}, "`pretrain` takes no lora-rank"),
         ("sft", {"tuner": "full", "lora_rank": 2}, "full fine-tuning takes no lora-rank"),
-        ("dpo", {}, "there is no recipe `dpo`"),
+        ("gdpo", {}, "there is no recipe `gdpo`"),
         ("sft", {"rank": 2}, "there is no hyperparameter `rank`"),
     ],
 )
@@ -163,7 +163,7 @@ def test_hyperparameters_that_the_recipe_lacks(recipe, told, sentence):
 
 def test_a_spec_from_a_file(tmp_path):
     path = tmp_path / "spec.yaml"
-    path.write_text("task_type: sft\ndataset: d@2\nmodel: bot\nsft: {optimization: {learning_rate: 0.001}}\n")
+    path.write_text("task_type: sft\ndataset: d@2\nmodel: bot\noptimization: {learning_rate: 0.001}\n")
     spec = specs.read_spec(path, "projects/p", {"model": "other"})
     assert (spec.dataset_version, spec.model) == ("projects/p/datasets/d/versions/2", "other")
     path.write_text("task_type: sft\nmodell: bot\n")

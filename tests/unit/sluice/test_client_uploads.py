@@ -10,6 +10,7 @@ from scripted_suite import Script
 from kit.rpc.errors import Corrupt, Invalid, NotFound
 from sluice import AsyncClient, Client
 from sluice.client import RowsRefused
+from sluice.client.acknowledged import CHUNK_BYTES
 from sluice.client.chunks import chunks
 from sluice.compat import DatasetHub
 from sluice.dataset import v1 as dataset
@@ -41,6 +42,16 @@ def test_goes_on_where_it_broke_off(client, script: Script, file):
     script.breaks = [2, 0]
     send(client, file)
     assert bytes(next(iter(script.received.values()))) == file.read_bytes()
+
+
+def test_no_more_than_one_chunk_goes_before_it_is_told_to_be_stored(client, script: Script, tmp_path):
+    """So no more than that is sent again, however much lies in buffers when the suite dies."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(bytes(range(256)) * (4096 * 21))
+    script.breaks = [12]
+    send(client, path)
+    assert 0 < script.most_untold <= CHUNK_BYTES
+    assert bytes(next(iter(script.received.values()))) == path.read_bytes()
 
 
 def test_another_process_goes_on_with_the_same_upload(address, script: Script, file):
@@ -162,12 +173,16 @@ async def test_the_asynchronous_client_does_the_same(address, script: Script, fi
         assert [row["text"] async for row in client.datasets.read(version.name, "train")] == ["a", "b"]
 
 
+async def there_is_room(end):
+    """For a sender who need not wait."""
+
+
 async def test_chunks_are_compressed_where_they_leave_slowly(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "p", "completion": "c"}\n' * 300_000)
     upload = dataset.Upload(name="u", size_bytes=path.stat().st_size)
     sent = []
-    async for chunk in chunks(upload, path, lambda done, total: None):
+    async for chunk in chunks(upload, path, lambda done, total: None, there_is_room):
         sent.append(chunk)
         await asyncio.sleep(0.06)  # some 17 MB a second
     as_they_are = [not chunk.compression for chunk in sent]

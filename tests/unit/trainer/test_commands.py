@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlmodel import SQLModel, col, select
 from training_jobs import S, sft_spec
 
@@ -13,6 +14,8 @@ import services.trainer
 from kit.rpc.errors import Invalid, Stale, StateConflict
 from kit.store import Database, OutboxRow, check
 from services.trainer import commands, store
+from services.trainer.inputs import Resolve
+from services.trainer.planning import Planning
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
@@ -33,10 +36,15 @@ async def resolve(spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
     return spec
 
 
+def serving(database: Database, resolve: Resolve = resolve, jobs: Path = Path()) -> TrainingJobServicer:
+    planning = Planning(resolve, None, None, None)  # type: ignore[arg-type]  # nothing is planned here
+    return TrainingJobServicer(database, resolve, jobs, planning)
+
+
 async def create(database: Database, request_id: str = "", **fields: object) -> str:
     job = trainer.TrainingJob(spec=sft_spec(**fields))
     request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job, request_id=request_id)
-    answer = await TrainingJobServicer(database, resolve, Path()).CreateTrainingJob(request, None)
+    answer = await serving(database).CreateTrainingJob(request, None)
     return answer.training_job.name
 
 
@@ -86,6 +94,57 @@ async def test_each_state_is_told_once_in_order(database: Database) -> None:
     assert [entry.state for entry in (await get(database, name)).history] == [1, 2, 3, 4, 5, S["SUCCEEDED"]]
 
 
+async def reproduce(database: Database, name: str, parent: str = "projects/p", **fields: object) -> trainer.TrainingJob:
+    job = trainer.TrainingJob(spec=sft_spec(**fields), reproduces=name)
+    request = trainer.CreateTrainingJobRequest(parent=parent, training_job=job)
+    return (await serving(database).CreateTrainingJob(request, None)).training_job
+
+
+async def test_a_job_that_succeeded_is_run_again_as_it_was_and_says_so(database: Database) -> None:
+    name = await claimed(database)
+    with pytest.raises(StateConflict, match="is PREPARING; only one that is SUCCEEDED can be reproduced"):
+        await reproduce(database, name)
+    await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=RESULT)
+    with pytest.raises(Invalid, match="spec is not that of"):
+        await reproduce(database, name, seed=9)
+    with pytest.raises(Invalid, match="reproduces is not in `projects/p`"):
+        await reproduce(database, name.replace("projects/p", "projects/q"))
+    again = (await reproduce(database, name)).name
+    await database.transact(lambda unit: commands.validate(unit, again))
+    await database.transact(lambda unit: commands.queue(unit, again, sft_spec()))
+    assert await database.transact(lambda unit: commands.claim(unit, "host", 1))
+    await report(database, again, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=RESULT)
+    found = await get(database, again)
+    assert (found.reproduces, found.spec) == (name, (await get(database, name)).spec)
+    ends = [data.get("reproduces", "") for kind, data in await events(database) if kind == "succeeded"]
+    assert ends == ["", name]
+
+
+async def test_lists_leave_out_the_packages_and_steps_are_read_from_the_attempts(
+    database: Database, tmp_path: Path
+) -> None:
+    name = await claimed(database)
+    result = trainer.TrainingResult(packages=["torch==1"], settings={"learning_rate": "0.1"})
+    await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=result)
+    servicer = serving(database, jobs=tmp_path)
+    listed = await servicer.ListTrainingJobs(trainer.ListTrainingJobsRequest(parent="projects/p"), None)
+    assert listed.training_jobs[0].result == trainer.TrainingResult(settings={"learning_rate": "0.1"})
+    assert (await get(database, name)).result.packages == ["torch==1"]
+    folder = tmp_path / name.rsplit("/", 1)[1] / "1"
+    folder.mkdir(parents=True)
+    lines = [{"kind": "phase", "message": "training", "step": 0}]
+    lines += [{"kind": "step", "time": 1, "step": at, "total_steps": 300, "loss": 1 / at} for at in range(1, 301)]
+    lines += [{"kind": "eval", "step": 300, "loss": 0.5}]
+    (folder / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
+    asked = servicer.ReadTrainingJobSteps(trainer.ReadTrainingJobStepsRequest(name=name), None)
+    answers = [answer async for answer in asked]
+    steps = [step for answer in answers for step in answer.steps]
+    assert max(answer.ByteSize() for answer in answers) < 64 * 1024
+    assert [step.step for step in steps] == [*range(1, 301), 300]
+    assert steps[3] == trainer.TrainingStep(epoch=1, step=4, figures={"loss": 0.25}, time=Timestamp(seconds=1))
+    assert steps[-1] == trainer.TrainingStep(epoch=1, step=300, evaluation=True, figures={"loss": 0.5})
+
+
 async def test_a_repeated_create_makes_one_job(database: Database) -> None:
     request_id = "7f1f0f3e-0000-4000-8000-000000000001"
     assert await create(database, request_id) == await create(database, request_id)
@@ -102,7 +161,7 @@ async def test_a_repeated_create_gets_its_answer_though_the_dataset_is_gone(data
     name = await create(database, request_id)
     job = trainer.TrainingJob(spec=sft_spec())
     request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job, request_id=request_id)
-    servicer = TrainingJobServicer(database, gone, Path())
+    servicer = serving(database, gone)
     assert (await servicer.CreateTrainingJob(request, None)).training_job.name == name
     request.ClearField("request_id")
     with pytest.raises(Invalid, match="gone"):
@@ -202,16 +261,14 @@ async def test_jobs_are_found_by_state_and_type(database: Database) -> None:
     await database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))
     await create(database)
     request = trainer.ListTrainingJobsRequest(parent="projects/p", filter='state = "CANCELLED" AND task_type = "sft"')
-    found = await TrainingJobServicer(database, resolve, Path()).ListTrainingJobs(request, None)
+    found = await serving(database).ListTrainingJobs(request, None)
     assert [job.name for job in found.training_jobs] == [name]
 
 
 async def test_watch_shows_the_job_until_it_is_over(database: Database) -> None:
     name = await create(database)
     states = []
-    watched = TrainingJobServicer(database, resolve, Path()).WatchTrainingJob(
-        trainer.WatchTrainingJobRequest(name=name), None
-    )
+    watched = serving(database).WatchTrainingJob(trainer.WatchTrainingJobRequest(name=name), None)
     async for snapshot in watched:
         states.append(snapshot.training_job.state)
         await database.transact(lambda unit: commands.cancel(unit, trainer.CancelTrainingJobRequest(name=name)))

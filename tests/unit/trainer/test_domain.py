@@ -8,9 +8,10 @@ from training_jobs import START, S, job_in, later, new_job, sft_spec
 
 from kit.rpc.errors import Invalid, StateConflict
 from services.trainer import domain
-from services.trainer.spec import check_shape, with_defaults
+from services.trainer.spec import check_known, check_shape, with_defaults, with_recipe
 from sluice.errors import v1 as errors
 from sluice.lifecycle import JOB
+from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 
@@ -193,8 +194,22 @@ def test_a_shape_that_no_engine_serves_is_refused(shape: dict[str, int], said: s
 def test_defaults_are_filled_in_once() -> None:
     filled = with_defaults(sft_spec(), "no-regression")
     assert (filled.endpoint, filled.gate_policy, filled.max_attempts) == ("m", "no-regression", 3)
-    assert (filled.sft.lora.rank, filled.sft.lora.alpha) == (16, 32)
+    assert (filled.lora.rank, filled.lora.alpha) == (16, 32)
     assert filled.time_limit.ToTimedelta() == timedelta(days=7)
     assert with_defaults(filled, "other") == filled
-    full = with_defaults(sft_spec(sft=trainer.SftRecipe(full=trainer.FullTuner())), "g")
-    assert full.sft.WhichOneof("tuner") == "full"
+    full = with_defaults(sft_spec(full=trainer.FullTuner()), "g")
+    assert full.WhichOneof("tuner") == "full"
+
+
+def test_the_recipe_is_that_of_the_task_type() -> None:
+    task_type = registry.TaskType(name="taskTypes/dpo", recipe="dpo")
+    assert with_recipe(trainer.TrainingJobSpec(task_type="dpo"), task_type).WhichOneof("recipe") == "dpo"
+    with pytest.raises(Invalid, match="`sft`, but task_type `dpo` takes `dpo`"):
+        with_recipe(sft_spec(task_type="dpo"), task_type)
+
+
+def test_what_another_version_asks_for_is_never_left_undone() -> None:
+    check_known(sft_spec())
+    unknown_in_sft = sft_spec().SerializeToString() + bytes([8 << 3 | 2, 4, 3 << 3 | 2, 2, 8, 1])
+    with pytest.raises(Invalid, match=r"spec\.sft has a field of another version of Sluice, number 3"):
+        check_known(trainer.TrainingJobSpec.FromString(unknown_in_sft))

@@ -1,12 +1,14 @@
 """What a job does when rows of its dataset version are forgotten while it reads them."""
 
 import grpc
+import pytest
 
-from kit.rpc.errors import StateConflict, to_status
+from kit.rpc.errors import Invalid, StateConflict, to_status
 from services.trainer.agent import staging
 from services.trainer.folders import AttemptFolder
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
+from sluice.trainer import v1 as trainer
 
 NAME = "projects/p/datasets/d/versions/1"
 
@@ -38,3 +40,12 @@ async def test_it_reads_what_is_left_and_nothing_of_the_rest_stays_in_its_folder
     assert digest == "sha256:" + "b" * 64, "the model tells which rows it saw"
     assert datasets.asked == ["sha256:" + "a" * 64, "sha256:" + "b" * 64]
     assert (folder.path / "in" / "train.jsonl").read_bytes() == b'{"row": 1}\n'
+
+
+def test_what_another_version_asked_for_fails_the_attempt_and_is_not_left_out():
+    job = trainer.TrainingJob(name="projects/p/trainingJobs/1", spec=trainer.TrainingJobSpec(sft=trainer.SftRecipe()))
+    assert staging.recipe_spec(job, 1)["recipe"] == "sft"
+    with_rank = job.spec.SerializeToString() + bytes([8 << 3 | 2, 4, 2 << 3 | 2, 2, 8, 64])  # sft {lora {rank: 64}}
+    job.spec.CopyFrom(trainer.TrainingJobSpec.FromString(with_rank))
+    with pytest.raises(Invalid, match=r"spec\.sft has a field of another version of Sluice, number 2"):
+        staging.recipe_spec(job, 1)

@@ -1,0 +1,48 @@
+"""How long a step takes and what lies on the disk; of speeds it knows only what it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.trainer.plan.architecture import Architecture
+from services.trainer.plan.memory import memory
+from services.trainer.plan.work import Work
+
+#: Checkpoints that recipes keep (`save_total_limit`), and the one that is being written.
+CHECKPOINTS = 3
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes in the job's folder: what is staged, one checkpoint, what the job leaves, and all at its most."""
+
+    staged: int
+    checkpoint: int
+    output: int
+
+    @property
+    def most(self) -> int:
+        """Everything at once."""
+        return self.staged + CHECKPOINTS * self.checkpoint + self.output
+
+
+def flops(model: Architecture, work: Work) -> float:
+    """Operations of one update on one device (Kaplan et al. 2020, arXiv:2001.08361, 2.1; attention not halved).
+
+    Frozen weights need no gradients of their own; checkpointing is one more pass forward.
+    """
+    attention = 2.0 * model.layers * work.max_length * model.query
+    forward = 2.0 * work.tokens * (model.multiplied + attention)
+    passes = 3 if work.asked.tuner == "full" else 2
+    passes += 1 if work.checkpoints_activations(model.parameters) else 0
+    reference = 1 if work.method.reference else 0
+    return forward * (passes + reference) * work.accumulation
+
+
+def disk(model: Architecture, work: Work, trainable: int, staged: int) -> Disk:
+    """What a job writes, ``staged`` bytes of its base beside; weights are saved as float32."""
+    held = memory(model, work)
+    saved = model.parameters if work.asked.tuner == "full" else trainable
+    plain = work.asked.tuner == "lora" and work.asked.variant in ("", "rslora", "lora_plus")
+    adapter = plain and model.head_kind == "tokens"
+    return Disk(staged, 4 * saved + held.optimizer, 4 * (trainable if adapter else model.parameters))

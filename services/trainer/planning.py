@@ -1,0 +1,139 @@
+"""Plans a job that is asked about: finds its model's config.json and its rows with the services that own them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import psutil
+from google.protobuf.json_format import MessageToDict
+
+from kit.blobs import BlobStore
+from kit.rpc.call import current_call
+from kit.rpc.errors import Invalid, from_rpc_error
+from kit.rpc.names import project_of
+from services.trainer.inputs import PEER_TIMEOUT_S, Resolve
+from services.trainer.plan.answer import SHARDINGS, Place, plan
+from services.trainer.plan.architecture import UnplannableError
+from services.trainer.plan.devices import ACCELERATORS, Device, accelerator
+from services.trainer.plan.memory import IMPORTS
+from services.trainer.plan.work import shape_config
+from services.trainer.spec import check_project
+from sluice.dataset import v1 as dataset
+from sluice.registry import v1 as registry
+from sluice.trainer import v1 as trainer
+
+CONFIG = "config.json"
+#: A config.json is a page or two; what is longer is something else.
+MOST_BYTES = 1 << 20
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+T = TypeVar("T")
+
+
+class Planning:
+    """What the trainer needs to know to plan; it changes nothing."""
+
+    def __init__(
+        self,
+        resolve: Resolve,
+        datasets: dataset.DatasetVersionServiceAsyncStub,
+        models: registry.ModelVersionServiceAsyncStub,
+        blobs: BlobStore,
+        device: str = "cpu",
+        host_bytes: int = 0,
+    ) -> None:
+        """``device`` is what recipes compute on, as in TrainerSettings; ``host_bytes`` what a job may take here, 0
+        where jobs run on other hosts.
+        """
+        self._resolve = resolve
+        self._datasets = datasets
+        self._models = models
+        self._blobs = blobs
+        self._device = device
+        self._host_bytes = host_bytes
+
+    async def plan(self, request: trainer.PlanTrainingJobRequest) -> trainer.TrainingPlan:
+        """The plan. Raises Invalid naming what is not known, and what the resolution of a spec raises."""
+        check_project(request.parent, request.spec)
+        spec = await self._resolve(request.spec)
+        recipe = str(spec.WhichOneof("recipe"))
+        said = MessageToDict(spec, preserving_proto_field_name=True)
+        try:
+            place = self._place(request)
+            config, staged = await self._config(spec, said)
+            return plan(
+                config,
+                said,
+                recipe,
+                place,
+                rows=await self._rows(spec.dataset_version),
+                staged_bytes=staged,
+                checkpointing=request.gradient_checkpointing if request.HasField("gradient_checkpointing") else None,
+            )
+        except UnplannableError as error:
+            raise Invalid(
+                f"this job cannot be planned: {error}; submit it without a plan, or change what is named",
+                violations=[(error.field, error.what)],
+            ) from error
+        except (OverflowError, ValueError) as error:
+            raise Invalid(
+                "this job cannot be planned: a number of the request, or of the base's config.json, is too large or "
+                "too small to count with; correct it"
+            ) from error
+
+    def _place(self, request: trainer.PlanTrainingJobRequest) -> Place:
+        name = request.device or self._device
+        if name == "cpu":
+            known = self._host_bytes if self._device == "cpu" else 0
+            device = Device("cpu", "cpu", max(1, known - IMPORTS) if known else 0)
+        elif name in ACCELERATORS or request.device:
+            device = accelerator(name)
+        else:
+            what = f"is not named, and the trainer does not know which {name} it has; name one of "
+            raise UnplannableError("device", what + ", ".join(ACCELERATORS))
+        sharding = SHARDINGS.get(request.sharding, "single")
+        return Place(device, request.devices or 1, sharding, request.tokens_per_s, request.tflops)
+
+    async def _config(self, spec: trainer.TrainingJobSpec, said: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """The config.json of what the job starts from, and the bytes of all its files."""
+        if not spec.base_model_version:
+            return shape_config(said.get("pretrain", {}).get("shape", {})), 0
+        asked = registry.GetModelVersionRequest(name=spec.base_model_version)
+        answer = await _asked("the registry", self._models.GetModelVersion(asked, timeout=PEER_TIMEOUT_S))
+        files = answer.model_version.artifact.files
+        found = next((file for file in files if file.path == CONFIG), None)
+        if found is None or found.size_bytes > MOST_BYTES:
+            raise UnplannableError(
+                CONFIG, f"is not among the files of `{spec.base_model_version}`, or is no page of text"
+            )
+        pieces = [piece async for piece in self._blobs.open(project_of(spec.base_model_version), found.digest)]
+        try:
+            config = json.loads(b"".join(pieces))
+        except (ValueError, RecursionError) as error:
+            raise UnplannableError(CONFIG, f"of `{spec.base_model_version}` is not JSON") from error
+        if not isinstance(config, dict):
+            raise UnplannableError(CONFIG, f"of `{spec.base_model_version}` is not an object")
+        return config, sum(file.size_bytes for file in files)
+
+    async def _rows(self, name: str) -> int:
+        asked = dataset.GetDatasetVersionRequest(name=name, on_behalf_of=current_call().principal.name)
+        answer = await _asked("the dataset service", self._datasets.GetDatasetVersion(asked, timeout=PEER_TIMEOUT_S))
+        return int(answer.dataset_version.split_rows["train"])
+
+
+def host_bytes(jobs: int) -> int:
+    """The memory that each of ``jobs`` jobs at the same time may take on this host, or in its container."""
+    total = psutil.virtual_memory().total
+    if CGROUP_LIMIT.exists() and (told := CGROUP_LIMIT.read_text("ascii").strip()).isdigit():
+        total = min(total, int(told))
+    return total // max(1, jobs)
+
+
+async def _asked(peer: str, call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, peer) from error
