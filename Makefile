@@ -13,7 +13,7 @@ TORCH_CPU ?= $(or $(addprefix --find-links=,$(LINKS)),--torch-backend=cpu)
 # The package index pip is configured with, where it is; uv does not read pip's configuration.
 INDEX     ?= $(addprefix --default-index=,$(or $(PIP_INDEX_URL),$(shell $(PYTHON) -m pip config get global.index-url 2>/dev/null)))
 
-.PHONY: help demo test check prove bench up install proto clean
+.PHONY: help demo test check prove bench up install quantization proto clean
 help:
 	@echo "make demo    set up, then run the main job: dataset -> training -> evaluation -> gate -> canary -> answer"
 	@echo "             make demo DATA=my.jsonl  with your rows;  make demo BASE=/path/to/model  with your base model"
@@ -22,6 +22,7 @@ help:
 	@echo "make prove   the long tier: storms, soaks, interleavings, figures"
 	@echo "make bench   the figures alone"
 	@echo "make up      the suite in the foreground; Ctrl-C stops all"
+	@echo "make quantization  an environment of its own for the exports gptq and awq (.venv-quantization)"
 	@echo "make proto   compile the contract again after a change in protos/"
 	@echo "make clean   remove $(VENV), compiled contract and caches"
 	@echo
@@ -36,6 +37,19 @@ $(VENV)/.installed: pyproject.toml $(LOCK) $(wildcard protos/*.py) $(shell find 
 	  $(addprefix -c ,$(LOCK)) -e '.[$(EXTRA),dev]' || { \
 	  echo "error: not all packages could be had. PIP_INDEX_URL names another index;" \
 	    "for torch's CPU build: make install TORCH_CPU='--find-links /srv/wheels'" >&2; exit 1; }
+	@touch $@
+
+# llmcompressor wants other versions than the engines do, so it lies beside them, where the trainer looks for it.
+QUANTIZATION := .venv-quantization
+quantization: $(QUANTIZATION)/.installed
+$(QUANTIZATION)/.installed: deploy/quantization.txt $(wildcard deploy/constraints-quantization-$(EXTRA).txt) | install
+	@echo "installing into $(QUANTIZATION) …"
+	@$(UV) venv -q --allow-existing -p $(BIN)/python $(QUANTIZATION)
+	@VIRTUAL_ENV=$(QUANTIZATION) $(UV) pip install $$(test -t 2 || echo -q) --compile-bytecode $(INDEX) \
+	  $(if $(filter cpu,$(EXTRA)),$(TORCH_CPU)) $(addprefix -c ,$(wildcard deploy/constraints-quantization-$(EXTRA).txt)) \
+	  -r deploy/quantization.txt || { \
+	  echo "error: not all packages could be had. PIP_INDEX_URL names another index;" \
+	    "for torch's CPU build: make quantization TORCH_CPU='--find-links /srv/wheels'" >&2; exit 1; }
 	@touch $@
 
 proto: install
@@ -54,7 +68,7 @@ check: install
 	@$(BIN)/buf lint sluice/descriptors.binpb --config buf.yaml --path sluice
 	@$(BIN)/python protos/breaking.py
 
-prove: install
+prove: install quantization
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(addprefix -c ,$(LOCK)) -e '.[ray]'
 	@$(BIN)/python -m tests --prove
 
@@ -65,4 +79,4 @@ up: install
 	@$(BIN)/sluice up
 
 clean:
-	rm -rf $(VENV) buf sluice/*/v1 sluice/descriptors.binpb build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(QUANTIZATION) buf sluice/*/v1 sluice/descriptors.binpb build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

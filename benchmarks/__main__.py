@@ -2,8 +2,9 @@
 
 import sys
 
-from benchmarks import dataset, pipeline, planner
+from benchmarks import dataset, pipeline, planner, trainer
 from benchmarks.runner import run
 
 if __name__ == "__main__":
-    sys.exit(run({**pipeline.MEASURES, **dataset.MEASURES, **planner.MEASURES}, on_demand=["first_score_s"]))
+    measures = {**pipeline.MEASURES, **dataset.MEASURES, **planner.MEASURES, **trainer.MEASURES}
+    sys.exit(run(measures, on_demand=["first_score_s", *trainer.NAMES_SWIFT]))

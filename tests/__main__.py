@@ -22,7 +22,7 @@ ROOT = TESTS.parent
 #: Stages, one after the other, of lanes that run side by side; in each the fast and telling folders first. Integration
 #: tests wait for other processes half of their time. Canaries of `e2e` judge how fast answers come, so it runs alone.
 STAGES = (
-    (("style", "unit", "conformance", "contract", "recipes", "faults"), ("integration",)),
+    (("style", "unit", "conformance", "contract", "recipes"), ("integration", "faults")),
     (("e2e",),),
 )
 FOLDERS = [folder for lanes in STAGES for lane in lanes for folder in lane]

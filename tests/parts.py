@@ -40,6 +40,9 @@ PARTS = (
     Part("restarts", r"test_all_are_killed_at_once"),
     Part("soak", r"faults/test_soak"),
     Part("ray", r"faults/test_ray"),
+    Part("exports", r"recipes/test_exports"),
+    Part("exports-served", r"e2e/test_exported_versions"),
+    Part("vision", r"recipes/test_vision|about_images_goes_from_them"),
     Part("rest", r"."),
     Part("figure-ready", measure=("--only", "ready_s")),
     Part("figure-memory", measure=("--only", "pss_mb")),
@@ -52,6 +55,8 @@ PARTS = (
     Part("figure-upload-memory", measure=("--only", "rss_ratio")),
     Part("figure-search", measure=("--only", "dataset_search_p95_ms_sqlite")),
     Part("figure-duplicates", measure=("--only", "near_recall")),
+    Part("figure-trl", measure=("--only", "tokens_per_s_vs_trl", "--pairs", "5")),
+    Part("figure-swift", measure=("--only", "tokens_per_s_vs_swift", "--pairs", "5")),
 )
 
 

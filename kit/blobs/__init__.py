@@ -1,7 +1,7 @@
 """Content-addressed, encrypted blobs and the artifacts made of them; it knows no resource."""
 
 from kit.blobs.artifacts import fetch_artifact, manifest_digest, store_artifact
-from kit.blobs.contract import Blob, BlobStore
+from kit.blobs.contract import Blob, BlobStore, Taker
 from kit.blobs.encrypted import EncryptedBlobs
 from kit.blobs.kek import Generation, KeyEncryptionKey, KeyGenerations
 from kit.blobs.keyfile import FileKek
@@ -15,6 +15,7 @@ __all__ = [
     "Generation",
     "KeyEncryptionKey",
     "KeyGenerations",
+    "Taker",
     "fetch_artifact",
     "manifest_digest",
     "open_objects",

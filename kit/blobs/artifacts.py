@@ -5,10 +5,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from kit.blobs.contract import BlobStore
+from kit.blobs.contract import BlobStore, Taker
 from kit.blobs.objects import in_thread
 from kit.rpc.errors import Corrupt, Invalid, from_driver_error
 from sluice.errors import v1 as errors
@@ -17,6 +17,8 @@ from sluice.types import v1 as types
 # Formats that cannot carry code: no pickles, no Python.
 ALLOWED_SUFFIXES = frozenset({".safetensors", ".json", ".jsonl", ".txt", ".md", ".jinja", ".model", ".tiktoken"})
 ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE"})
+# What a package to take away may hold beside these: graphs, their weights and indexes, which no process of ours loads.
+PACKAGED_SUFFIXES = frozenset({".onnx", ".data", ".gguf", ".faiss"})
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 _MAX_PATH = 255
 
@@ -27,13 +29,13 @@ def manifest_digest(files: Iterable[types.ArtifactFile]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-async def store_artifact(store: BlobStore, project: str, folder: Path, kind: "types.ArtifactKind") -> types.Artifact:
+async def store_artifact(store: Taker, project: str, folder: Path, kind: "types.ArtifactKind") -> types.Artifact:
     """Put every file of the folder into the store and return the artifact.
 
     Raises Invalid (MODEL_REJECTED) before anything is stored when a file is a link, no regular file, or of
     a kind that may carry code.
     """
-    paths = sorted(_files_of(folder, folder))
+    paths = sorted(_files_of(folder, folder, PACKAGED_SUFFIXES if kind == types.ARTIFACT_KIND_PACKAGE else frozenset()))
     if not paths:
         raise _rejected(f"`{folder.name}` holds no files")
     files = []
@@ -49,7 +51,7 @@ async def fetch_artifact(store: BlobStore, project: str, artifact: types.Artifac
     FileExistsError when the folder is there. Raises Invalid (CHECKSUM_MISMATCH) when the artifact's digest
     is not that of its files, Invalid when a path leads outside, NotFound, Corrupt, Exhausted (STORAGE_FULL).
     """
-    _check_manifest(artifact)
+    check_manifest(artifact)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or fetch elsewhere")
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,7 +86,8 @@ def _hash_and_write(digest: "hashlib._Hash", out: BinaryIO, piece: bytes) -> Non
     out.write(piece)
 
 
-def _check_manifest(artifact: types.Artifact) -> None:
+def check_manifest(artifact: types.Artifact) -> None:
+    """Raises Invalid when a path leads outside, comes twice, or the digest is not that of the files."""
     paths = [file.path for file in artifact.files]
     for path in paths:
         _check_path(path)
@@ -97,27 +100,34 @@ def _check_manifest(artifact: types.Artifact) -> None:
         )
 
 
+def check_file_name(path: str, also: frozenset[str] = frozenset()) -> None:
+    """Raises Invalid (MODEL_REJECTED) for a kind of file that may carry code, and for one that leads outside.
+
+    ``also`` are endings that are allowed here.
+    """
+    name = PurePosixPath(path)
+    if name.suffix not in ALLOWED_SUFFIXES | also and name.name not in ALLOWED_NAMES:
+        allowed = ", ".join(sorted(ALLOWED_SUFFIXES))
+        raise _rejected(f"`{path}` may carry code and is refused; save weights as .safetensors (allowed: {allowed})")
+    _check_path(path)
+
+
 def _check_path(path: str) -> None:
     if len(path) > _MAX_PATH or not _PATH.fullmatch(path):
         raise Invalid(f"`{path[:80]}` is no path inside an artifact; use letters, digits, `_`, `.`, `-` and `/`")
 
 
-def _files_of(folder: Path, root: Path) -> Iterator[str]:
+def _files_of(folder: Path, root: Path, also: frozenset[str]) -> Iterator[str]:
     for entry in folder.iterdir():
         path = entry.relative_to(root).as_posix()
         if entry.is_symlink():
             raise _rejected(f"`{path}` is a link; copy the file itself")
         if entry.is_dir():
-            yield from _files_of(entry, root)
+            yield from _files_of(entry, root, also)
         elif not entry.is_file():
             raise _rejected(f"`{path}` is no regular file; remove it")
-        elif entry.suffix not in ALLOWED_SUFFIXES and entry.name not in ALLOWED_NAMES:
-            allowed = ", ".join(sorted(ALLOWED_SUFFIXES))
-            raise _rejected(
-                f"`{path}` may carry code and is refused; save weights as .safetensors (allowed: {allowed})"
-            )
         else:
-            _check_path(path)
+            check_file_name(path, also)
             yield path
 
 

@@ -14,6 +14,13 @@ class Blob:
     size: int
 
 
+class Taker(Protocol):
+    """Whatever takes the bytes of a file and says their address."""
+
+    async def put(self, project: str, chunks: Path, /) -> Blob:
+        """As of a `BlobStore`."""
+
+
 class BlobStore(Protocol):
     """Content-addressed bytes of a project, durable once acknowledged.
 

@@ -111,12 +111,12 @@ def new_version(
     )
 
 
-def note_columns(version: dataset.DatasetVersion, outcome: Outcome) -> None:
-    """Puts down what the columns of a version's own rows were read from."""
-    version.columns_read.extend(dataset.ColumnRead(column=name, names=outcome.read[name]) for name in outcome.read)
-    version.names_unused.extend(outcome.unused)
-    version.names_unused_more = outcome.unused_more
-    version.sheets_unread = outcome.sheets_unread
+def note_columns(of: dataset.DatasetVersion | dataset.Upload, outcome: Outcome) -> None:
+    """Puts down what the columns of the rows of a version, or of an upload that is refused, were read from."""
+    of.columns_read.extend(dataset.ColumnRead(column=name, names=outcome.read[name]) for name in outcome.read)
+    of.names_unused.extend(outcome.unused)
+    of.names_unused_more = outcome.unused_more
+    of.sheets_unread = outcome.sheets_unread
 
 
 def show_media(parent: dataset.Dataset, kinds: Iterable[str]) -> None:

@@ -34,8 +34,9 @@ async def training_job_failed(unit: Unit, event: events.Event, data: trainer.Tra
 async def model_version_created(unit: Unit, event: events.Event, data: registry.ModelVersionCreated) -> None:
     """A model version saw the rows it was trained on, and whatever its base saw."""
     version, time = data.model_version, event.time.ToDatetime(UTC)
-    await lineage.note_model(unit, version.name, version.base_model_version, time)
     origin = version.lineage
+    base = version.base_model_version or origin.source_model_version
+    await lineage.note_model(unit, version.name, base, time)
     if origin.dataset_version:
         use = dataset.ModelUse(
             model_version=version.name,

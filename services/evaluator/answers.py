@@ -19,7 +19,7 @@ BATCH_S = 2.0
 
 
 class Answers:
-    """Answers by row. What was written is there after a crash; what was not is asked again."""
+    """Answers by the key of their question. What was written is there after a crash; what was not is asked again."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class Answers:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``before`` is how many answers of other versions the progress counts already."""
-        self.by_row: dict[int, str] = {}
-        #: Why a row got no answer. Not kept: after a restart such a row is asked again.
+        self.by_key: dict[int, str] = {}
+        #: Why a question got no answer. Not kept: after a restart it is asked again.
         self.failed: dict[int, str] = {}
         self._database = database
         self._blobs = blobs
@@ -54,12 +54,12 @@ class Answers:
             rows = await store.batches(session, self._evaluation, self._version)
         for batch in rows:
             content = await read_whole(self._blobs, space_of(self._evaluation), batch.digest)
-            self.by_row |= {int(row): text for row, text in json.loads(content).items()}
+            self.by_key |= {int(key): text for key, text in json.loads(content).items()}
         self._batches = len(rows)
 
-    async def add(self, row: int, answer: str) -> None:
+    async def add(self, key: int, answer: str) -> None:
         """Takes an answer; writes it with others of its time."""
-        self.by_row[row] = self._unwritten[row] = answer
+        self.by_key[key] = self._unwritten[key] = answer
         late = self._monotonic() - self._written_at > BATCH_S
         if not self._writing.locked() and (late or len(self._unwritten) >= self._batch_rows):
             await self.write()
@@ -80,7 +80,7 @@ class Answers:
         content = json.dumps(batch, ensure_ascii=False).encode("utf-8", "surrogatepass")
         blob = await self._blobs.put(space_of(self._evaluation), once(content))
         failpoint("evaluator_before_batch")
-        number, answers = self._batches + 1, self._before + len(self.by_row) - len(self._unwritten)
+        number, answers = self._batches + 1, self._before + len(self.by_key) - len(self._unwritten)
 
         async def work(unit: Unit) -> None:
             row = store.BatchRow(

@@ -41,6 +41,7 @@ async def application(settings: EvaluatorSettings) -> AsyncIterator[Server]:
             registry.TaskTypeServiceStub(runtime.channel("registry")),
             dataset.DatasetVersionServiceStub(runtime.channel("dataset")),
             gateway.EndpointServiceStub(runtime.channel("gateway")),
+            dataset.AssetServiceStub(runtime.channel("dataset")),
         )
         routes = Routes(
             gateway.CandidateRouteServiceStub(runtime.channel("gateway")), timeout_s=settings.prepare_timeout_s

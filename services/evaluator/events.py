@@ -11,8 +11,9 @@ from sluice.registry import v1 as registry
 
 
 async def model_version_created(unit: Unit, event: events.Event, data: registry.ModelVersionCreated) -> None:
-    """A new version gets its evaluation."""
-    await commands.create_evaluation(unit, data.model_version)
+    """A new version gets its evaluation, but for one that came without rows to ask."""
+    if data.model_version.lineage.dataset_version:
+        await commands.create_evaluation(unit, data.model_version)
 
 
 async def erasure_applied(unit: Unit, event: events.Event, data: dataset.ErasureApplied) -> None:

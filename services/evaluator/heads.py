@@ -1,6 +1,7 @@
 """Puts questions to a model in the way of its interface, and makes a string of what comes; what is right it knows not.
 
-An answer is words, `chosen`, `rejected` or `tie`, a JSON list of labels, or a JSON list of places, the best first.
+An answer is words, `chosen`, `rejected` or `tie`, a JSON list of labels or of spans, or a JSON list of places, the best
+first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from services.evaluator.asking import Engine, NoAnswer
 from services.evaluator.metrics import Kind
 from services.evaluator.questions import CHAT, Question
+from sluice.spans import Span
 
 #: Scores that differ by less than half of this, which rounding and batching do, are equal.
 DIGITS = 5
@@ -109,6 +111,13 @@ async def labels(model: Model, asked: Mapping[str, Any], max_tokens: int) -> str
     return json.dumps([str(name)], ensure_ascii=False)
 
 
+async def named(model: Model, asked: Mapping[str, Any], max_tokens: int) -> str:
+    """The spans that a model names, by place and name."""
+    found = (await model.post("/v1/entities", {"input": asked["text"]}))["data"][0]["entities"]
+    spans = {Span(int(each["start"]), int(each["end"]), str(each["label"])).key for each in found}
+    return json.dumps(sorted(spans), ensure_ascii=False)
+
+
 async def nearest(model: Model, asked: Mapping[str, Any], max_tokens: int) -> str:
     """Documents by the cosine of their vectors with that of the query."""
     import numpy as np
@@ -136,6 +145,7 @@ HEADS: dict[tuple[str, Kind], Callable[[Model, Mapping[str, Any], int], Awaitabl
     (CHAT, "preference"): likelier,
     ("classify", "preference"): better,
     ("classify", "labels"): labels,
+    ("entities", "spans"): named,
     ("embeddings", "ranking"): nearest,
     ("rerank", "ranking"): most_relevant,
 }

@@ -8,17 +8,19 @@ from typing import TypeVar
 import grpc
 
 from kit.rpc.call import current_call
-from kit.rpc.errors import NotFound, from_rpc_error
+from kit.rpc.errors import NotFound, StateConflict, from_rpc_error
 from kit.rpc.names import project_of
 from services.evaluator import domain
 from services.evaluator.metrics import check_metrics
 from services.evaluator.questions import CHAT, check_suite
 from sluice.dataset import v1 as dataset
+from sluice.errors import v1 as errors
 from sluice.evaluator import v1 as evaluator
 from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 
 PEER_TIMEOUT_S = 5.0
+DICOM = "application/dicom"
 T = TypeVar("T")
 
 
@@ -31,11 +33,13 @@ class Peers:
         task_types: registry.TaskTypeServiceAsyncStub,
         datasets: dataset.DatasetVersionServiceAsyncStub,
         endpoints: gateway.EndpointServiceAsyncStub,
+        assets: dataset.AssetServiceAsyncStub,
     ) -> None:
         self._models = models
         self._task_types = task_types
         self._datasets = datasets
         self._endpoints = endpoints
+        self._assets = assets
 
     async def plan(self, evaluation: evaluator.Evaluation, wanted: evaluator.Suite | None) -> domain.Plan:
         """What an evaluation of this version will do under ``wanted``, or under the default suite of its task type.
@@ -97,6 +101,32 @@ class Peers:
                 yield piece.rows
         except grpc.RpcError as error:
             raise from_rpc_error(error, "the dataset service") from error
+
+    async def read_image(self, version: str, digest: str) -> tuple[str, bytes]:
+        """The type and the bytes of an image that rows of a dataset version name; of DICOM, what a viewer shows.
+
+        Raises StateConflict (ROWS_FORGOTTEN) where no row names it any more.
+        """
+        try:
+            kind, content = await self._image(version, digest, dataset.RENDERING_ORIGINAL)
+            if kind == DICOM:
+                _, content = await self._image(version, digest, dataset.RENDERING_PNG)
+                return "image/png", content
+        except grpc.RpcError as error:
+            fault = from_rpc_error(error, "the dataset service")
+            if isinstance(fault, NotFound):
+                reason = errors.ERROR_REASON_ROWS_FORGOTTEN
+                raise StateConflict(f"an image of `{version}` was forgotten with its rows", reason=reason) from error
+            raise fault from error
+        return kind or "image/png", content
+
+    async def _image(self, version: str, digest: str, rendering: dataset.Rendering) -> tuple[str, bytes]:
+        request = dataset.ReadAssetsRequest(name=version, digests=[digest], rendering=rendering)
+        kind, content = "", bytearray()
+        async for piece in self._assets.ReadAssets(request):
+            kind = piece.asset.type or kind
+            content += piece.data
+        return kind, bytes(content)
 
 
 async def asked(peer: str, call: Awaitable[T]) -> T:

@@ -23,7 +23,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Given:
-    """What one version gave: answers by row, and by row why there is none."""
+    """What one version gave: answers by the key of their question, and by it why there is none."""
 
     answers: Mapping[int, str]
     failed: Mapping[int, str]
@@ -42,7 +42,7 @@ def make_report(
     scored = [
         i
         for i, each in enumerate(questions)
-        if each.row in candidate.answers and (incumbent is None or each.row in incumbent.answers)
+        if each.key in candidate.answers and (incumbent is None or each.key in incumbent.answers)
     ]
     if not scored:
         why = next((row.error for row in rows if row.error), "the rows hold nothing to ask")
@@ -50,7 +50,9 @@ def make_report(
             f"none of {len(questions)} rows was answered, the first because {why}; see the engine's log, then retry",
             reason=errors.ERROR_REASON_ENGINE_FAILED,
         )
-    report = evaluator.Report(rows_scored=len(scored), rows_failed=sum(1 for row in rows if row.error))
+    report = evaluator.Report(
+        rows_scored=len({questions[i].row for i in scored}), rows_failed=len({row.row for row in rows if row.error})
+    )
     for name in names:
         asked = [i for i in scored if questions[i].kind == kind_of(name)]
         if asked:
@@ -99,9 +101,10 @@ def _row(question: Question, candidate: Given, incumbent: Given | None) -> evalu
     return evaluator.EvaluationRow(
         row=question.row,
         reference=question.reference,
-        answer=_clean(question.cut(candidate.answers.get(question.row, ""))),
-        incumbent_answer=_clean(question.cut(incumbent.answers.get(question.row, ""))) if incumbent else "",
-        error=candidate.failed.get(question.row, ""),
+        second=question.second,
+        answer=_clean(question.cut(candidate.answers.get(question.key, ""))),
+        incumbent_answer=_clean(question.cut(incumbent.answers.get(question.key, ""))) if incumbent else "",
+        error=candidate.failed.get(question.key, ""),
     )
 
 

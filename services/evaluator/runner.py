@@ -14,7 +14,7 @@ from kit.rpc.errors import NotFound
 from kit.rpc.names import project_of
 from kit.store import Database, failpoint
 from kit.telemetry import get_log, span
-from services.evaluator import commands, heads, report, store
+from services.evaluator import commands, heads, pictures, report, store
 from services.evaluator.answers import Answers, once, read_whole
 from services.evaluator.asking import Engine, NoAnswer
 from services.evaluator.parity import compare
@@ -121,7 +121,8 @@ class Runner:
         if earlier.HasField("rows_forget_time"):
             return None
         content = await read_whole(self.blobs, project_of(earlier.name), earlier.report.rows_digest)
-        return Given({row.row: row.answer for row in report.read_rows(content)}, {})
+        rows = report.read_rows(content)
+        return Given({-row.row if row.second else row.row: row.answer for row in rows}, {})
 
     async def _parity(self, digest: str, lease: Lease) -> evaluator.Parity | None:
         """The comparison with the recipe; None where it left nothing to compare, or that was forgotten with rows."""
@@ -149,17 +150,20 @@ class Runner:
         answers = Answers(self.database, self.blobs, evaluation.name, lease.version, before=before)
         await answers.load()
 
-        left = iter([question for question in questions if question.row not in answers.by_row])
+        left = iter([question for question in questions if question.key not in answers.by_key])
+
+        read = partial(self.peers.read_image, evaluation.suite.dataset_version)
 
         async def ask() -> None:
             for question in left:
                 lease.check()
                 try:
-                    answer = await heads.answer(model, question, evaluation.suite.max_tokens)
+                    asked = await pictures.shown(question, read)
+                    answer = await heads.answer(model, asked, evaluation.suite.max_tokens)
                 except NoAnswer as error:
-                    answers.failed[question.row] = str(error)
+                    answers.failed[question.key] = str(error)
                 else:
-                    await answers.add(question.row, answer)
+                    await answers.add(question.key, answer)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -172,4 +176,4 @@ class Runner:
         lease.check()
         if answers.failed:
             log.warning("rows_unanswered", evaluation=evaluation.name, version=lease.version, rows=len(answers.failed))
-        return Given(answers.by_row, answers.failed)
+        return Given(answers.by_key, answers.failed)

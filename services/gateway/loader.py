@@ -228,6 +228,16 @@ class Loader:
             load = self._loads.pop(deployment.name, None)
             if load and load.task:
                 load.task.cancel()
+            await self._forget(version)
+
+    async def _forget(self, version: str) -> None:
+        """Tells the host too where nothing answers for the version: it would keep its place for it."""
+        async with self.database.read() as session:
+            digests = await store.digests(session)
+            deployments = await store.DEPLOYMENTS.find(session, state=domain.DEPLOYED)
+        digest = digests.get(version, "")
+        if digest and digest not in {digests.get(each.model_version) for each in deployments}:
+            await self._unload(digest)
 
 
 def _refusal(error: grpc.aio.AioRpcError, limit_s: float) -> Fault:

@@ -10,7 +10,7 @@ from kit.rpc.interceptors.validation import validate
 from kit.rpc.names import id_of, parent_of, project_of
 from kit.store import BookmarkRow, Unit
 from kit.telemetry import current_traceparent, span
-from services.registry import domain, store
+from services.registry import domain, imports, store
 from services.registry.catalog import Catalog
 from services.registry.gates import decide_gate, undecided
 from services.registry.policies import find_policy
@@ -84,8 +84,12 @@ async def update_model(unit: Unit, catalog: Catalog, wanted: registry.Model, mas
 
 
 async def register_training(unit: Unit, catalog: Catalog, event: trainer.TrainingJobSucceeded) -> None:
-    """Makes the one version that a finished training job leads to; one that repeats another job leads to none."""
-    if event.reproduces or await store.VERSIONS.find(unit.session, training_job=event.training_job):
+    """Makes the one version that a finished training job leads to; one that repeats another job, or left a package to
+    take away, leads to none.
+    """
+    if event.reproduces or event.result.artifact.kind == types.ARTIFACT_KIND_PACKAGE:
+        return
+    if await store.VERSIONS.find(unit.session, training_job=event.training_job):
         return
     project = project_of(event.training_job)
     task_type = await find_task_type(unit.session, catalog, project, event.spec.task_type)
@@ -104,7 +108,8 @@ async def register_import(
     model = await store.MODELS.get(unit.session, header.parent)
     same = await store.VERSIONS.find(unit.session, parent=model.name, digest=header.artifact.digest)
     if same:
-        return same[0]
+        version = imports.repeated(same, header)
+        return await store.VERSIONS.update(unit, version) if imports.name_source(version, header) else version
     task_type = await find_task_type(unit.session, catalog, project_of(model.name), model.task_type)
     version = domain.next_version(model, task_type)
     version.artifact.CopyFrom(header.artifact)
@@ -112,7 +117,12 @@ async def register_import(
     version.lineage.dataset_version = header.dataset_version
     version.lineage.recipe = "import"
     version.lineage.creator = creator
-    return await _insert_version(unit, model, version)
+    version.source_id = header.source_id
+    version = await _insert_version(unit, model, version)
+    if not header.dataset_version:
+        policy = await find_policy(unit.session, catalog, project_of(version.name), version.gate_policy)
+        await _decide(unit, version, undecided(policy, domain.NOT_JUDGED))
+    return version
 
 
 async def judge(unit: Unit, catalog: Catalog, event: evaluator.EvaluationCompleted) -> None:
@@ -154,6 +164,14 @@ async def approve(unit: Unit, request: registry.ApproveModelVersionRequest, by: 
     if version.state != before:
         unit.emit(registry.ModelVersionApproved(model_version=version.name, endpoint=version.endpoint), version.name)
     return version
+
+
+async def note_download(unit: Unit, version: registry.ModelVersion, file: types.ArtifactFile, offset: int) -> None:
+    """Tells that a file leaves the suite; with whom, the event says."""
+    told = registry.ModelVersionDownloaded(
+        model_version=version.name, path=file.path, digest=file.digest, offset=offset
+    )
+    unit.emit(told, version.name)
 
 
 async def revoke(unit: Unit, request: registry.RevokeModelVersionRequest) -> registry.ModelVersion:
@@ -223,6 +241,7 @@ async def _update_model(unit: Unit, model: registry.Model, etag: str = "") -> re
 async def _insert_version(unit: Unit, model: registry.Model, version: registry.ModelVersion) -> registry.ModelVersion:
     version.traceparent = current_traceparent()
     version = await store.VERSIONS.insert(unit, version)
+    await store.note_files(unit, project_of(version.name), [file.digest for file in version.artifact.files])
     await store.MODELS.update(unit, model)
     unit.emit(registry.ModelVersionCreated(model_version=version), version.name)
     return version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from kit.auth import Principal
@@ -17,6 +18,10 @@ ALL_PROJECTS = "projects/-"
 STABLE = "stable"
 REFUSED = (registry.MODEL_VERSION_STATE_REJECTED, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
 OPEN_TO_THE_GATE = (registry.MODEL_VERSION_STATE_PENDING, registry.MODEL_VERSION_STATE_INCONCLUSIVE)
+NOT_JUDGED = (
+    "it was imported to be trained from, without rows that an evaluation could ask; "
+    "a waiver lets it serve: `sluice models approve --waiver`"
+)
 #: Why an evaluation that met no fault gave no report.
 GIVEN_UP: dict[int, str] = {
     types.JOB_STATE_CANCELLED: "it was cancelled",
@@ -59,6 +64,25 @@ def check_import(header: registry.ImportHeader) -> None:
                 f"header.{field} is not in `{project_of(header.parent)}`; name one of the same project",
                 violations=[(f"header.{field}", "is of another project than the model")],
             )
+
+
+def check_stored(missing: Collection[str]) -> None:
+    """Raises StateConflict where files that an import leaves out are not stored."""
+    if missing:
+        raise StateConflict(f"{len(missing)} files that the import leaves out are not stored; import again")
+
+
+def file_of(version: registry.ModelVersion, path: str, offset: int) -> types.ArtifactFile:
+    """A file of a version. Raises NotFound when it has none of that path, Invalid when it ends before ``offset``."""
+    for file in version.artifact.files:
+        if file.path == path:
+            if offset > file.size_bytes:
+                raise Invalid(
+                    f"`{path}` has {file.size_bytes} bytes, so none at {offset}; begin at 0",
+                    violations=[("offset", "is beyond the end of the file")],
+                )
+            return file
+    raise NotFound(f"`{version.name}` has no file `{path}`; its artifact names those it has")
 
 
 def check_may_revoke(key: registry.ApiKey, by: Principal) -> None:
@@ -128,6 +152,7 @@ def describe_training(version: registry.ModelVersion, event: trainer.TrainingJob
             training_metrics=event.result.metrics,
             environment=event.result.environment,
             creator=event.creator,
+            source_model_version=event.spec.base_model_version,
         )
     )
 

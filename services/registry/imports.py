@@ -1,22 +1,27 @@
-"""Weights that come over the wire: into a private folder, checked there, then into the blob store."""
+"""Weights that come over the wire: file by file into a private folder, checked there, then into the blob store.
+
+A file is stored when it is whole and sound, so that an import which broke off need not send it again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-import struct
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-from kit.blobs import BlobStore, manifest_digest, store_artifact
-from kit.rpc.errors import Invalid
+from kit.blobs import BlobStore, manifest_digest
+from kit.blobs.artifacts import check_file_name
+from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import project_of
+from sluice import weights
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 
-HEADER_LIMIT = 32 * 1024 * 1024
+#: Told the digest of each file that was stored.
+Note = Callable[[str], Awaitable[None]]
 
 
 async def receive(
@@ -24,18 +29,20 @@ async def receive(
     requests: AsyncIterator[registry.ImportModelVersionRequest],
     folder: Path,
     blobs: BlobStore,
-) -> types.Artifact:
-    """Writes the files that follow a header into ``folder``, checks them, and stores them.
+    note: Note,
+) -> None:
+    """Writes each file that follows a header into ``folder``, checks it, stores it and removes it there.
 
-    Raises Invalid: CHECKSUM_MISMATCH when bytes are not those announced, MODEL_REJECTED when a file is no weights.
+    Raises Invalid: CHECKSUM_MISMATCH when bytes are not those announced, MODEL_REJECTED when a file is no weights, or
+    all together are not those of their config.
     """
-    _check_header(header)
-    if manifest_digest(header.artifact.files) != header.artifact.digest:
-        raise _mismatch("the list of files does not have the digest that was announced")
-    chunks = _Chunks(requests)
+    check_header(header)
+    chunks, content = _Chunks(requests), _Content(blobs, project_of(header.parent))
     for file in header.artifact.files:
-        target = folder / file.path
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.digest in header.stored_digests:
+            await content.take_in_stored(file)
+            continue
+        target = folder / "file"
         digest = hashlib.sha256()
         with target.open("wb") as out:
             async for data in chunks.take(file.size_bytes):
@@ -43,36 +50,26 @@ async def receive(
                 out.write(data)
         if f"sha256:{digest.hexdigest()}" != file.digest:
             raise _mismatch(f"`{file.path}` does not have the digest that was announced")
-        await asyncio.to_thread(check_weights, target, file.path)
+        await asyncio.to_thread(content.take_in, file, target)
+        await blobs.put(content.project, target, digest=file.digest)
+        await note(file.digest)
+        target.unlink()
     if not await chunks.is_over():
         raise _mismatch("more bytes came than the header announced")
-    return await store_artifact(blobs, project_of(header.parent), folder, header.artifact.kind)
+    await asyncio.to_thread(weights.check_whole, content.configs, content.shards)
 
 
-def check_weights(path: Path, name: str) -> None:
-    """Raises Invalid (MODEL_REJECTED) for a ``.safetensors`` file that is none: its header must describe its bytes."""
-    if path.suffix != ".safetensors":
-        return
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-        if length > min(size - 8, HEADER_LIMIT):
-            raise _rejected(name)
-        try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
-            described = max(ends, default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            raise _rejected(name) from None
-    if described != size - 8 - length:
-        raise _rejected(name)
-
-
-def _check_header(header: registry.ImportHeader) -> None:
+def check_header(header: registry.ImportHeader) -> None:
+    """Raises Invalid for a list of files that are not those of a folder of weights."""
     if header.artifact.kind == types.ARTIFACT_KIND_ADAPTER and not header.base_model_version:
         raise Invalid(
             "an adapter needs base_model_version, the version that it was trained on; name it",
             violations=[("header.base_model_version", "is missing")],
+        )
+    if header.artifact.kind == types.ARTIFACT_KIND_PACKAGE:
+        raise Invalid(
+            "a package to take away is no version of a model; import weights or an adapter",
+            violations=[("header.artifact.kind", "is ARTIFACT_KIND_PACKAGE")],
         )
     paths = [file.path for file in header.artifact.files]
     folders = {str(folder) for path in paths for folder in Path(path).parents}
@@ -81,6 +78,80 @@ def _check_header(header: registry.ImportHeader) -> None:
             "the header names a file twice, or one path as a file and as a folder; name each file once",
             violations=[("header.artifact.files", "are not the files of a folder")],
         )
+    for file in header.artifact.files:
+        check_file_name(file.path)
+        weights.check_size(file.path, file.size_bytes)
+    if manifest_digest(header.artifact.files) != header.artifact.digest:
+        raise _mismatch("the list of files does not have the digest that was announced")
+
+
+def repeated(same: Sequence[registry.ModelVersion], header: registry.ImportHeader) -> registry.ModelVersion:
+    """Which of the versions with these weights an import means. Raises StateConflict where none is of its rows.
+
+    An evaluation by itself comes with a new version alone, so an import that asked for it would never get it.
+    """
+    rows = header.dataset_version
+    for version in same:
+        if not rows or version.lineage.dataset_version == rows:
+            return version
+    there = same[0].lineage.dataset_version
+    raise StateConflict(
+        f"`{same[0].name}` has these weights already, with {f'the rows `{there}`' if there else 'no rows'} to be "
+        f"judged on; import them as another model to have them judged on `{rows}`, or evaluate this version by hand: "
+        "sluice eval create",
+        resource=("ModelVersion", same[0].name),
+    )
+
+
+def name_source(version: registry.ModelVersion, header: registry.ImportHeader) -> bool:
+    """Writes what the weights are called elsewhere into a version that does not say; whether that changed it."""
+    if version.source_id or not header.source_id:
+        return False
+    version.source_id = header.source_id
+    return True
+
+
+class _Content:
+    """What the files of a model say of it, gathered while they come."""
+
+    def __init__(self, blobs: BlobStore, project: str) -> None:
+        self.project = project
+        self.configs: dict[str, dict[str, object]] = {}
+        self.shards: dict[str, weights.Tensors] = {}
+        self._blobs = blobs
+
+    def take_in(self, file: types.ArtifactFile, at: Path) -> None:
+        """Looks at a file here. Raises Invalid (MODEL_REJECTED)."""
+        name = file.path
+        with at.open("rb") as content:
+            if name.endswith(".safetensors"):
+                self.shards[name] = weights.tensors_of(content, file.size_bytes, name)
+                return
+            weights.check_beginning(content.read(4), name)
+            if name.endswith(".json"):
+                content.seek(0)
+                self._take_in_config(content.read(), name)
+
+    async def take_in_stored(self, file: types.ArtifactFile) -> None:
+        """Looks at a file that was checked when it was stored. Raises StateConflict where its size is another."""
+        found = await self._blobs.stat(self.project, file.digest)
+        if found is None or found.size != file.size_bytes:
+            raise StateConflict(f"`{file.path}` is not stored as it was announced; import again")
+        if file.path.endswith(".safetensors"):
+            length = int.from_bytes(await self._read(file, 0, 8), "little")
+            beginning = await self._read(file, 0, 8 + min(length, weights.HEADER_LIMIT))
+            told = io.BytesIO(beginning)
+            self.shards[file.path] = await asyncio.to_thread(weights.tensors_of, told, file.size_bytes, file.path)
+        elif file.path.endswith(".json"):
+            await asyncio.to_thread(self._take_in_config, await self._read(file, 0, file.size_bytes), file.path)
+
+    def _take_in_config(self, content: bytes, name: str) -> None:
+        config = weights.config_of(content, name)
+        if name in ("config.json", weights.INDEX):  # the others were to be looked at, and are large at times
+            self.configs[name] = config
+
+    async def _read(self, file: types.ArtifactFile, start: int, length: int) -> bytes:
+        return b"".join([piece async for piece in self._blobs.open(self.project, file.digest, start, length)])
 
 
 class _Chunks:
@@ -116,10 +187,3 @@ class _Chunks:
 
 def _mismatch(message: str) -> Invalid:
     return Invalid(f"{message}; import again", reason=errors.ERROR_REASON_CHECKSUM_MISMATCH)
-
-
-def _rejected(name: str) -> Invalid:
-    return Invalid(
-        f"`{name}` is not a safetensors file inside; save the weights with safetensors",
-        reason=errors.ERROR_REASON_MODEL_REJECTED,
-    )

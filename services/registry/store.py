@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import LargeBinary, UniqueConstraint
-from sqlmodel import Field, col, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Field, SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.rpc.names import id_of, parent_of
-from kit.store import ResourceRow, Resources
+from kit.store import ResourceRow, Resources, Unit
 from sluice.registry import v1 as registry
 
 
@@ -42,6 +45,15 @@ class VersionRow(ResourceRow, table=True):
     endpoint: str = Field(index=True)
     #: The training job, or the digest of imported weights.
     source: str
+    source_id: str = Field(default="", index=True)
+
+
+class FileRow(SQLModel, table=True):
+    """A file of a model that is stored: of a version, or of an import on its way."""
+
+    __tablename__ = "registry_file"
+    project: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
 
 
 class PolicyRow(ResourceRow, table=True):
@@ -72,6 +84,7 @@ VERSIONS = Resources(
         "digest": each.artifact.digest,
         "endpoint": each.endpoint,
         "source": each.lineage.training_job or each.artifact.digest,
+        "source_id": each.source_id,
     },
     enums={"state": registry.ModelVersionState},
 )
@@ -100,6 +113,20 @@ async def access_revision(session: AsyncSession) -> int:
     """A number that grows with every change of a key and every project, as neither is ever deleted."""
     keys = select(func.coalesce(func.sum(KeyRow.revision), 0))
     return int((await session.exec(keys)).one()) + await PROJECTS.count(session)
+
+
+async def stored_files(session: AsyncSession, project: str, digests: Collection[str]) -> set[str]:
+    """Those of the digests that files of models in a project have."""
+    query = select(FileRow.digest).where(col(FileRow.project) == project, col(FileRow.digest).in_(digests))
+    return set((await session.exec(query)).all())
+
+
+async def note_files(unit: Unit, project: str, digests: Collection[str]) -> None:
+    """Remembers files that are stored; those that are known stay."""
+    insert = postgresql.insert if unit.session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    rows = [{"project": project, "digest": digest} for digest in sorted(set(digests))]
+    if rows:
+        await unit.session.exec(insert(FileRow).values(rows).on_conflict_do_nothing())
 
 
 async def get_version(session: AsyncSession, name: str) -> registry.ModelVersion:

@@ -11,10 +11,11 @@ from typing import Any
 from kit.blobs import BlobStore
 from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid
+from kit.rpc.names import project_of
 from kit.store import Database, Unit, watch
 from services.registry import commands, domain, store
 from services.registry.catalog import Catalog
-from services.registry.imports import receive
+from services.registry.imports import Note, receive
 from sluice.registry import v1 as registry
 
 Context = Any
@@ -38,11 +39,18 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
         header = await self._header(request_iterator)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self.folder) as scratch:
-            artifact = await receive(header, request_iterator, Path(scratch), self.blobs)
-        header.artifact.CopyFrom(artifact)
+            await receive(header, request_iterator, Path(scratch), self.blobs, self._note(header))
         by = current_call().principal.name
         version = await self.database.transact(lambda unit: commands.register_import(unit, self.catalog, header, by))
         return registry.ImportModelVersionResponse(model_version=version)
+
+    async def GetStoredModelFiles(
+        self, request: registry.GetStoredModelFilesRequest, context: Context
+    ) -> registry.GetStoredModelFilesResponse:
+        async with self.database.read() as session:
+            known = await store.stored_files(session, request.parent, request.digests)
+        found = [digest for digest in sorted(known) if await self.blobs.stat(request.parent, digest)]
+        return registry.GetStoredModelFilesResponse(digests=found)
 
     async def GetModelVersion(
         self, request: registry.GetModelVersionRequest, context: Context
@@ -69,6 +77,15 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
         async for version in watch(lambda: self._get(request.name), self.database.changed):
             yield registry.WatchModelVersionResponse(model_version=version)
 
+    async def ReadModelVersionFile(
+        self, request: registry.ReadModelVersionFileRequest, context: Context
+    ) -> AsyncIterator[registry.ReadModelVersionFileResponse]:
+        version = await self._get(request.name)
+        file = domain.file_of(version, request.path, request.offset)
+        await self.database.transact(lambda unit: commands.note_download(unit, version, file, request.offset))
+        async for piece in self.blobs.open(project_of(version.name), file.digest, request.offset):
+            yield registry.ReadModelVersionFileResponse(data=piece)
+
     async def ApproveModelVersion(
         self, request: registry.ApproveModelVersionRequest, context: Context
     ) -> registry.ApproveModelVersionResponse:
@@ -94,11 +111,19 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
             domain.check_import(request.header)
             async with self.database.read() as session:
                 await store.MODELS.get(session, request.header.parent)
+                wanted, project = set(request.header.stored_digests), project_of(request.header.parent)
+                domain.check_stored(wanted - await store.stored_files(session, project, wanted))
                 if base := request.header.base_model_version:
                     found = await store.get_version(session, base)
                     request.header.base_model_version = found.name
             return request.header
         raise Invalid("an import begins with its header; send that first", violations=[("header", "is missing")])
+
+    def _note(self, header: registry.ImportHeader) -> Note:
+        async def note(digest: str) -> None:
+            await self.database.transact(lambda unit: store.note_files(unit, project_of(header.parent), [digest]))
+
+        return note
 
     async def _get(self, name: str) -> registry.ModelVersion:
         async with self.database.read() as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from kit.blobs import FileKek, open_store
@@ -16,6 +17,7 @@ from services.trainer.planning import Planning, host_bytes
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from services.trainer.settings import TrainerSettings
 from services.trainer.supervisor import Supervisor
+from services.trainer.token_cache import TokenCache, digest_now
 from sluice.dataset import v1 as dataset
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -37,6 +39,7 @@ async def application(
             registry.TaskTypeServiceStub(runtime.channel("registry")),
             registry.GatePolicyServiceStub(runtime.channel("registry")),
             settings.device,
+            devices=settings.devices,
         )
         supervisor = Supervisor(
             database,
@@ -47,15 +50,18 @@ async def application(
             waiting_limit_s=settings.waiting_limit_s,
         )
         own = settings.process
-        blobs = open_store(own.blobs_url, FileKek.load(own.kek_path, home=own.home))
+        kek = FileKek.load(own.kek_path, home=own.home)
+        blobs = open_store(own.blobs_url, kek)
+        tokens = TokenCache(own.home / "cache" / "tokens", kek)
         here = host_bytes(settings.max_jobs) if settings.backend == "local" else 0
         planning = Planning(inputs.resolve, datasets, models, blobs, settings.device, here)
-        servicer = TrainingJobServicer(database, inputs.resolve, jobs, planning)
+        servicer = TrainingJobServicer(database, inputs.resolve, inputs.admit, jobs, planning, blobs)
         servicers: list[Service] = [
             (trainer.add_TrainingJobServiceServicer_to_server, servicer),
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),
         ]
-        parts = Application(servicers, handlers=HANDLERS, loops=[supervisor.run])
+        watch_tokens = partial(tokens.watch, partial(digest_now, datasets))
+        parts = Application(servicers, handlers=HANDLERS, loops=[supervisor.run, watch_tokens])
         try:
             async with serving(runtime, database, parts) as server:
                 yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -19,6 +20,8 @@ from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 
 Act = Callable[[trainer.TrainingJob, datetime], object]
+#: Whether the caller may set the job going again: its ``result`` raises what is in the way.
+Admitted = Future[None]
 
 
 async def create(
@@ -58,14 +61,20 @@ async def pause(unit: Unit, request: trainer.PauseTrainingJobRequest) -> trainer
     return trainer.PauseTrainingJobResponse(training_job=job)
 
 
-async def resume(unit: Unit, request: trainer.ResumeTrainingJobRequest) -> trainer.ResumeTrainingJobResponse:
-    """Queues a paused job again."""
+async def resume(
+    unit: Unit, request: trainer.ResumeTrainingJobRequest, admitted: Admitted
+) -> trainer.ResumeTrainingJobResponse:
+    """Queues a paused job again, for who may submit it."""
+    admitted.result()
     job = await change(unit, request.name, domain.resume, request.etag)
     return trainer.ResumeTrainingJobResponse(training_job=job)
 
 
-async def retry(unit: Unit, request: trainer.RetryTrainingJobRequest) -> trainer.RetryTrainingJobResponse:
-    """Queues a failed job again."""
+async def retry(
+    unit: Unit, request: trainer.RetryTrainingJobRequest, admitted: Admitted
+) -> trainer.RetryTrainingJobResponse:
+    """Queues a failed job again, for who may submit it."""
+    admitted.result()
     job = await change(unit, request.name, domain.retry, request.etag)
     return trainer.RetryTrainingJobResponse(training_job=job)
 
@@ -76,6 +85,12 @@ async def report(unit: Unit, request: trainer.ReportAttemptRequest) -> trainer.R
     await store.count_report(unit, job.name, request.epoch)
     command = domain.COMMANDS.get(job.state, trainer.ATTEMPT_COMMAND_UNSPECIFIED)
     return trainer.ReportAttemptResponse(command=command)
+
+
+async def note_download(unit: Unit, job: trainer.TrainingJob, file: types.ArtifactFile, offset: int) -> None:
+    """Tells that whoever calls takes a file out of the suite."""
+    told = trainer.TrainingJobDownloaded(training_job=job.name, path=file.path, digest=file.digest, offset=offset)
+    unit.emit(told, job.name)
 
 
 # What the supervisor does.

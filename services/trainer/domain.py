@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from kit.rpc.errors import Invalid, StateConflict
+from kit.rpc.errors import Invalid, NotFound, StateConflict
 from sluice.errors import v1 as errors
 from sluice.lifecycle import JOB, can, is_over
 from sluice.trainer import v1 as trainer
@@ -65,6 +65,21 @@ def _record(job: trainer.TrainingJob, state: types.JobState, now: datetime, note
 
 def _word(state: int) -> str:
     return types.JobState.Name(state).removeprefix("JOB_STATE_")
+
+
+def file_of(job: trainer.TrainingJob, path: str, offset: int) -> types.ArtifactFile:
+    """A file that the job left. Raises NotFound when there is none of that path, Invalid when it ends before
+    ``offset``.
+    """
+    found = next((file for file in job.result.artifact.files if file.path == path), None)
+    if found is None:
+        raise NotFound(f"`{job.name}` has left no file `{path}`; its result names those it has, once it has succeeded")
+    if offset > found.size_bytes:
+        raise Invalid(
+            f"`{path}` has {found.size_bytes} bytes, so none at {offset}; begin at 0",
+            violations=[("offset", "is beyond the end of the file")],
+        )
+    return found
 
 
 # What people ask for.

@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from kit.telemetry import get_log
 from services.trainer.folders import JobFolder
+from services.trainer.told import Line, figures_of, read_lines, whole
 from sluice.trainer import v1 as trainer
 
-#: So many steps are far below what a message may carry.
+log = get_log(__name__)
+#: So many steps, or steps of so many bytes and the one that passed it, are below what a message may carry.
 BATCH = 200
-MAX_LINE_BYTES = 1 << 20
+BATCH_BYTES = 1 << 20
 #: The end of what a Timestamp can say, the year 10000.
 LAST_TIME_S = 253402300800
-#: Keys of a line that are no figures.
-ABOUT = ("time", "kind", "step", "total_steps", "message")
 
 
 def read_steps(jobs: Path, job: trainer.TrainingJob) -> Iterator[list[trainer.TrainingStep]]:
     """The steps and evaluations of each attempt as they were taken, some at a time; lines that are neither are not."""
-    steps = _steps(jobs, job)
-    while some := list(islice(steps, BATCH)):
+    some: list[trainer.TrainingStep] = []
+    size = 0
+    for step in _steps(jobs, job):
+        some.append(step)
+        size += step.ByteSize()
+        if len(some) == BATCH or size > BATCH_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
         yield some
 
 
 def _steps(jobs: Path, job: trainer.TrainingJob) -> Iterator[trainer.TrainingStep]:
     for attempt in job.attempts:
+        left_out = 0
         for line in _lines(JobFolder.of(jobs, job.name).attempt(attempt.epoch).path / "progress.jsonl"):
-            if line.get("kind") in ("step", "eval") and isinstance(line.get("step"), int):
-                made = trainer.TrainingStep(
-                    epoch=attempt.epoch,
-                    step=line["step"],
-                    evaluation=line["kind"] == "eval",
-                    figures={
-                        name: float(value)
-                        for name, value in line.items()
-                        if name not in ABOUT and isinstance(value, int | float) and math.isfinite(value)
-                    },
-                )
-                time = line.get("time")
-                if isinstance(time, int | float) and 0 <= time < LAST_TIME_S:
-                    made.time.FromNanoseconds(int(time * 1e9))
-                yield made
+            if line is not None and line.get("kind") not in ("step", "eval"):
+                continue
+            step = _step(line, attempt.epoch) if line is not None else None
+            if step is None:
+                left_out += 1
+            else:
+                yield step
+        if left_out:
+            log.warning("progress_left_out", training_job=job.name, epoch=attempt.epoch, lines=left_out)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _step(line: Line, epoch: int) -> trainer.TrainingStep | None:
+    """What a line says of a step; None where its number cannot be told."""
+    number = whole(line.get("step"))
+    if number is None:
+        return None
+    made = trainer.TrainingStep(epoch=epoch, step=number, evaluation=line["kind"] == "eval", figures=figures_of(line))
+    time = line.get("time")
+    if isinstance(time, int | float) and 0 <= time < LAST_TIME_S:
+        made.time.FromNanoseconds(int(time * 1e9))
+    return made
+
+
+def _lines(path: Path) -> Iterator[Line | None]:
     try:
         with path.open("rb") as file:
-            # What lacks its end is being written.
-            while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
-                try:
-                    found = json.loads(line)
-                except ValueError:  # half a line, of a disk that was full
-                    continue
-                if isinstance(found, dict):
-                    yield found
+            yield from read_lines(file)
     except FileNotFoundError:
         return

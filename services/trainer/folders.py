@@ -13,9 +13,9 @@ from pathlib import Path
 
 from kit.rpc.names import id_of
 
-#: What holds decrypted inputs, weights or prompts; the rest (logs, figures) stays.
+#: What holds decrypted inputs, weights, prompts or tokens; the rest (logs, figures) stays.
 INPUTS = ("in",)
-OUTPUTS = ("out", "parity.jsonl")
+OUTPUTS = ("out", "parity.jsonl", "tokens")
 #: What an earlier start of the same attempt may have left and must not be taken for news.
 STALE = ("progress.jsonl", "result.json", "control.json", "spec.json")
 
@@ -30,11 +30,6 @@ class AttemptFolder:
     def log(self) -> Path:
         """What the recipe prints."""
         return self.path / "log.txt"
-
-    @property
-    def base(self) -> Path:
-        """The model to start from."""
-        return self.path / "in" / "base"
 
     def create(self) -> None:
         """Makes an empty job directory (0700) that shares the checkpoints of the job; logs stay as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -10,10 +11,15 @@ import grpc
 from kit.rpc.call import current_call
 from kit.rpc.errors import Invalid, StateConflict, from_rpc_error
 from kit.rpc.names import project_of
+from services.trainer.exporting import HELD, QUANTIZATION_PYTHON
 from services.trainer.spec import (
+    check_export,
     check_known,
     check_possible,
     check_shape,
+    model_field,
+    models_of,
+    rename_model,
     with_defaults,
     with_recipe,
     with_task_defaults,
@@ -29,6 +35,8 @@ PEER_TIMEOUT_S = 5.0
 T = TypeVar("T")
 #: Gives the spec as it will be run, or raises the fault that stands in its way.
 Resolve = Callable[[trainer.TrainingJobSpec], Awaitable[trainer.TrainingJobSpec]]
+#: Raises the fault that keeps the caller from setting a job of the spec going again.
+Admit = Callable[[trainer.TrainingJobSpec], Awaitable[None]]
 
 
 class Inputs:
@@ -41,13 +49,18 @@ class Inputs:
         task_types: registry.TaskTypeServiceAsyncStub,
         policies: registry.GatePolicyServiceAsyncStub,
         device: str = "cpu",
+        quantization: Path = QUANTIZATION_PYTHON,
+        devices: int = 0,
     ) -> None:
-        """``device`` is what recipes compute on, as in TrainerSettings."""
+        """``device`` is what recipes compute on, and ``devices`` how many, as in TrainerSettings; ``quantization`` is
+        Python with llmcompressor.
+        """
         self._datasets = datasets
         self._models = models
         self._task_types = task_types
         self._policies = policies
-        self._device = device
+        self._device, self._devices = device, devices
+        self._quantization = quantization
 
     async def resolve(self, spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
         """The spec with numbers for `latest` and aliases and with defaults filled in; again gives the same.
@@ -62,15 +75,25 @@ class Inputs:
         if spec.gate_policy:
             await self._check_policy(spec)
         found.dataset_version = await self._dataset_version(spec, task_type)
-        if spec.base_model_version:
-            found.base_model_version = await self._base(spec.base_model_version)
-        elif not found.HasField("pretrain"):
+        models = {role: await self._model(found, role, name) for role, name in models_of(found).items()}
+        for role, version in models.items():
+            rename_model(found, role, version.name)
+        if not spec.base_model_version and not found.HasField("pretrain"):
             raise _invalid("base_model_version", "is empty; name the model version to start from")
-        elif spec.pretrain.HasField("shape"):
+        if found.HasField("gkd") and not found.gkd.teacher_model_version:
+            raise _invalid("gkd.teacher_model_version", "is empty; name the model version to learn from")
+        if spec.pretrain.HasField("shape"):
             check_shape(spec.pretrain.shape)
         filled = with_defaults(found, task_type.gate_policy)
-        check_possible(filled, self._device)
+        if filled.HasField("export"):
+            check_export(filled, models["base"], self._device, self._quantization)
+        else:
+            check_possible(filled, self._device, self._devices)
         return filled
+
+    async def admit(self, spec: trainer.TrainingJobSpec) -> None:
+        """Lets the caller set a job of this spec going again. Raises what `resolve` does of its task type."""
+        await self._task_type(spec)
 
     async def _task_type(self, spec: trainer.TrainingJobSpec) -> registry.TaskType:
         project, by = project_of(spec.dataset_version), current_call().principal
@@ -116,17 +139,32 @@ class Inputs:
         built_in = all(each.name.startswith("taskTypes/") for each in (answer.task_type, wanted))
         return built_in and answer.task_type.row_schema == wanted.row_schema
 
-    async def _base(self, name: str) -> str:
+    async def _model(self, spec: trainer.TrainingJobSpec, role: str, name: str) -> registry.ModelVersion:
+        """The model version for ``role``. An adapter is staged with its base, which does where nothing is trained."""
         request = registry.GetModelVersionRequest(name=name)
         answer = await _asked("the registry", self._models.GetModelVersion(request, timeout=PEER_TIMEOUT_S))
         version = answer.model_version
-        if version.artifact.kind != types.ARTIFACT_KIND_FULL:
+        if spec.HasField("export"):
+            return version
+        if version.artifact.kind != types.ARTIFACT_KIND_FULL and role == "base":
             raise _invalid(
-                "base_model_version",
-                f"`{version.name}` is an adapter, which must be merged into its base first; "
-                f"start from its base `{version.base_model_version}`",
+                model_field(spec, role),
+                f"`{version.name}` is an adapter, which must be merged into its base first (sluice models export); "
+                f"or start from its base `{version.base_model_version}`",
             )
-        return version.name
+        if role == "reward" and version.interface != "classify":
+            raise _invalid(
+                model_field(spec, role),
+                f"`{version.name}` serves `{version.interface or 'chat'}` and gives no scores; "
+                "name a version of task type rm",
+            )
+        if held := version.lineage.environment.get(HELD):
+            raise _invalid(
+                model_field(spec, role),
+                f"`{version.name}` holds its weights as {held}, from which no recipe can start; take the version that "
+                "it was made from: sluice lineage tells it",
+            )
+        return version
 
 
 async def _asked(peer: str, call: Awaitable[T]) -> T:

@@ -21,7 +21,7 @@ from services.trainer.plan.architecture import UnplannableError
 from services.trainer.plan.devices import ACCELERATORS, Device, accelerator
 from services.trainer.plan.memory import IMPORTS
 from services.trainer.plan.work import shape_config
-from services.trainer.spec import check_project
+from services.trainer.spec import check_possible, check_project
 from sluice.dataset import v1 as dataset
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -58,11 +58,18 @@ class Planning:
     async def plan(self, request: trainer.PlanTrainingJobRequest) -> trainer.TrainingPlan:
         """The plan. Raises Invalid naming what is not known, and what the resolution of a spec raises."""
         check_project(request.parent, request.spec)
-        spec = await self._resolve(request.spec)
+        if request.spec.HasField("export"):
+            raise Invalid("an export trains nothing, so there is nothing to plan; submit it without a plan")
+        asked = trainer.TrainingJobSpec()
+        asked.CopyFrom(request.spec)
+        asked.ClearField("distribution")  # a plan may be for more devices than there are here
+        spec = await self._resolve(asked)
+        spec.distribution.CopyFrom(request.spec.distribution)
         recipe = str(spec.WhichOneof("recipe"))
         said = MessageToDict(spec, preserving_proto_field_name=True)
         try:
             place = self._place(request)
+            check_possible(spec, place.device.kind)
             config, staged = await self._config(spec, said)
             return plan(
                 config,
@@ -74,8 +81,10 @@ class Planning:
                 checkpointing=request.gradient_checkpointing if request.HasField("gradient_checkpointing") else None,
             )
         except UnplannableError as error:
+            of_the_job = error.field not in ("device", "sharding")  # these are for the plan alone
+            fix = "; submit it without a plan, or change what is named" if of_the_job else ""
             raise Invalid(
-                f"this job cannot be planned: {error}; submit it without a plan, or change what is named",
+                f"this job cannot be planned: {error}{fix}",
                 violations=[(error.field, error.what)],
             ) from error
         except (OverflowError, ValueError) as error:
@@ -94,8 +103,16 @@ class Planning:
         else:
             what = f"is not named, and the trainer does not know which {name} it has; name one of "
             raise UnplannableError("device", what + ", ".join(ACCELERATORS))
-        sharding = SHARDINGS.get(request.sharding, "single")
-        return Place(device, request.devices or 1, sharding, request.tokens_per_s, request.tflops)
+        told = request.spec.distribution
+        for field in ("tensor_parallel_size", "sequence_parallel_size"):
+            if getattr(told, field) > 1:
+                raise UnplannableError(f"distribution.{field}", "is above 1, for which the planner has no formula")
+        devices = request.devices or told.devices or 1
+        usual = trainer.SHARDING_UNSPECIFIED if request.devices else told.sharding
+        if devices > 1 and devices == told.devices and not (usual or request.sharding):
+            usual = trainer.SHARDING_DDP
+        sharding = SHARDINGS.get(request.sharding or usual, "single")
+        return Place(device, devices, sharding, request.tokens_per_s, request.tflops)
 
     async def _config(self, spec: trainer.TrainingJobSpec, said: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """The config.json of what the job starts from, and the bytes of all its files."""

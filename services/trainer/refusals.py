@@ -10,17 +10,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.trainer import performance, reinforcement
+from services.trainer.distribution import Distribution, wrong
+from services.trainer.performance import Performance
+
 #: What recipes compute on, as torch names it.
 DEVICES = ("cpu", "cuda", "xpu", "npu", "mps")
+#: The same by the names of makers and processors, which the field's `DEVICE_TYPE` takes.
+MADE_BY = {"nvidia": "cuda", "amd": "cuda", "intel": "xpu", "ascend": "npu", "apple": "mps"}
+MADE_BY |= dict.fromkeys(("arm", "arm64", "aarch64", "x86", "x86_64"), "cpu")
+#: Devices that compute in bfloat16 where a job does not say its precision.
+BFLOAT16 = ("cuda", "xpu", "npu")
 TUNERS = ("full", "lora", "adalora", "vera", "oft", "ia3")
 #: AdaLoRA warms up, takes ranks away and settles; with fewer updates a phase would be empty.
 LEAST_ADALORA_STEPS = 10
 DEFAULT_ADALORA_RANK = 8
 #: Recipes that train all weights where no tuner is named: models made anew, or small ones.
-ALL_WEIGHTS = ("pretrain", "embedding", "reranker", "sequence_classification")
-WITH_REFERENCE = ("dpo", "kto")
+ALL_WEIGHTS = ("pretrain", "embedding", "reranker", "sequence_classification", "token_classification")
+WITH_REFERENCE = ("dpo", "kto", "ppo", "grpo", "rloo")
 #: Recipes that can hold their base in fewer bits; the others would not, whatever the spec says.
-QUANTIZING = ("sft", "dpo", "kto", "orpo", "cpo", "simpo")
+QUANTIZING = ("sft", "dpo", "kto", "orpo", "cpo", "simpo", "gkd")
 #: Kinds of LoRA that take a part of the base's weights into the adapter before the first step.
 MOVES_WEIGHTS = ("pissa", "olora")
 WITHOUT_MOMENTS_OF_ADAPTERS = ("galore", "apollo", "lomo")
@@ -34,6 +43,20 @@ def enum_word(value: object, prefix: str) -> str:
     return "" if word == "unspecified" else word
 
 
+def device_told(environ: Mapping[str, str]) -> str:
+    """What ``SLUICE_DEVICE_TYPE``, else ``DEVICE_TYPE``, names, as torch does; empty where neither is set.
+
+    Raises ValueError naming the variable that is wrong and what it takes.
+    """
+    for variable in ("SLUICE_DEVICE_TYPE", "DEVICE_TYPE"):
+        if said := environ.get(variable, "").strip().lower():
+            if (device := MADE_BY.get(said, said)) not in DEVICES:
+                words = ", ".join((*DEVICES, *MADE_BY))
+                raise ValueError(f"{variable} is `{environ[variable]}`; it takes one of {words}")
+            return device
+    return ""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a spec asks for: ``settings`` are those of the tuner, ``optimization`` those that every recipe has."""
@@ -43,13 +66,22 @@ class Asked:
     settings: Mapping[str, Any] = field(default_factory=dict)
     optimization: Mapping[str, Any] = field(default_factory=dict)
     device: str = ""
+    #: How many of the kind ``device`` a job may have, 0 where that is not known.
+    devices: int = 0
+    distribution: Distribution = field(default_factory=Distribution)
+    #: The fields of the recipe's own message, and in a recipe's process those of the whole spec.
+    own: Mapping[str, Any] = field(default_factory=dict)
+    performance: Performance = field(default_factory=Performance)
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any], recipe: str = "", device: str = "") -> Asked:
+    def of(cls, parameters: Mapping[str, Any], recipe: str = "", device: str = "", devices: int = 0) -> Asked:
         """Reads the fields of a spec as they stand in JSON; without a tuner it is LoRA, in ALL_WEIGHTS all weights."""
         default = "full" if recipe in ALL_WEIGHTS else "lora"
         tuner = next((name for name in TUNERS if name in parameters), default)
-        return cls(recipe, tuner, parameters.get(tuner) or {}, parameters.get("optimization") or {}, device)
+        told = (parameters.get(tuner) or {}, parameters.get("optimization") or {})
+        own = parameters.get(recipe, parameters) or {}
+        distribution, speed = Distribution.of(parameters), Performance.of(parameters)
+        return cls(recipe, tuner, *told, device, devices, distribution, own, speed)
 
     @property
     def variant(self) -> str:
@@ -101,6 +133,12 @@ RULES = (
         lambda a: a.optimizer == "paged_adamw_8bit" and a.device != "cuda",
         "is paged_adamw_8bit, which pages its moments out of the memory of an NVIDIA GPU, and the pool computes on "
         "{device}; take adamw_8bit",
+    ),
+    Rule(
+        "optimization.optimizer",
+        lambda a: a.optimizer == "q_galore",
+        "is q_galore, whose library (q-galore-torch 1.0) asks for a setting that bitsandbytes 0.50 has no more, so it "
+        "fails at its first update; take galore, or adamw_8bit",
     ),
     Rule(
         "optimization.optimizer",
@@ -200,4 +238,6 @@ def refusals(asked: Asked) -> list[Refusal]:
     about = {
         name: getattr(asked, name) for name in ("recipe", "tuner", "variant", "quantization", "optimizer", "device")
     }
-    return [Refusal(rule.field.format(**about), rule.what.format(**about)) for rule in RULES if rule.breaks(asked)]
+    found = [Refusal(rule.field.format(**about), rule.what.format(**about)) for rule in RULES if rule.breaks(asked)]
+    more = (*wrong(asked), *performance.wrong(asked), *reinforcement.wrong(asked))
+    return found + [Refusal(field, what) for field, what in more]

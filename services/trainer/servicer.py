@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from kit.blobs import BlobStore
+from kit.rpc.names import project_of
 from kit.store import Database, watch
-from services.trainer import commands, store
+from services.trainer import commands, domain, store
 from services.trainer.figures import read_steps
-from services.trainer.inputs import Resolve
+from services.trainer.inputs import Admit, Resolve
 from services.trainer.logs import follow, read_once
 from services.trainer.planning import Planning
+from services.trainer.spec import check_project
 from sluice.lifecycle import JOB, is_over
 from sluice.trainer import v1 as trainer
 
@@ -22,16 +25,22 @@ Context = Any
 class TrainingJobServicer(trainer.TrainingJobServiceServicer):
     """Training jobs by name."""
 
-    def __init__(self, database: Database, resolve: Resolve, jobs: Path, planning: Planning) -> None:
-        """``resolve`` checks a spec; ``jobs`` is the folder with the logs; ``planning`` predicts."""
+    def __init__(
+        self, database: Database, resolve: Resolve, admit: Admit, jobs: Path, planning: Planning, blobs: BlobStore
+    ) -> None:
+        """``resolve`` checks a spec, ``admit`` who resumes; ``jobs`` has the logs; ``planning`` predicts."""
         self.database = database
         self.resolve = resolve
+        self.admit = admit
         self.jobs = jobs
         self.planning = planning
+        self.blobs = blobs
 
     async def CreateTrainingJob(
         self, request: trainer.CreateTrainingJobRequest, context: Context
     ) -> trainer.CreateTrainingJobResponse:
+        # Before a peer is asked for what is of another project: its answer would tell that it is there.
+        check_project(request.parent, request.training_job.spec)
         # Peers are asked before the unit opens, so that nobody waits for them with the database locked; what they
         # refuse is raised inside it, so that a repeated request gets its first answer all the same.
         checked = asyncio.ensure_future(self.resolve(request.training_job.spec))
@@ -86,18 +95,29 @@ class TrainingJobServicer(trainer.TrainingJobServiceServicer):
     async def ResumeTrainingJob(
         self, request: trainer.ResumeTrainingJobRequest, context: Context
     ) -> trainer.ResumeTrainingJobResponse:
-        return await self.database.answer(request, lambda unit: commands.resume(unit, request))
+        admitted = await self._admitted(request.name)
+        return await self.database.answer(request, lambda unit: commands.resume(unit, request, admitted))
 
     async def RetryTrainingJob(
         self, request: trainer.RetryTrainingJobRequest, context: Context
     ) -> trainer.RetryTrainingJobResponse:
-        return await self.database.answer(request, lambda unit: commands.retry(unit, request))
+        admitted = await self._admitted(request.name)
+        return await self.database.answer(request, lambda unit: commands.retry(unit, request, admitted))
 
     async def ReadTrainingJobSteps(
         self, request: trainer.ReadTrainingJobStepsRequest, context: Context
     ) -> AsyncIterator[trainer.ReadTrainingJobStepsResponse]:
         for steps in read_steps(self.jobs, await self._get(request.name)):
             yield trainer.ReadTrainingJobStepsResponse(steps=steps)
+
+    async def ReadTrainingJobFile(
+        self, request: trainer.ReadTrainingJobFileRequest, context: Context
+    ) -> AsyncIterator[trainer.ReadTrainingJobFileResponse]:
+        job = await self._get(request.name)
+        file = domain.file_of(job, request.path, request.offset)
+        await self.database.transact(lambda unit: commands.note_download(unit, job, file, request.offset))
+        async for piece in self.blobs.open(project_of(job.name), file.digest, request.offset):
+            yield trainer.ReadTrainingJobFileResponse(data=piece)
 
     async def ReadTrainingJobLogs(
         self, request: trainer.ReadTrainingJobLogsRequest, context: Context
@@ -108,6 +128,12 @@ class TrainingJobServicer(trainer.TrainingJobServiceServicer):
         pieces = follow(self.jobs, read) if request.follow else read_once(self.jobs, await read())
         async for epoch, text in pieces:
             yield trainer.ReadTrainingJobLogsResponse(epoch=epoch, text=text)
+
+    async def _admitted(self, name: str) -> asyncio.Future[None]:
+        """Asked before the unit opens and told inside it, as in `CreateTrainingJob`."""
+        admitted = asyncio.ensure_future(self.admit((await self._get(name)).spec))
+        await asyncio.wait([admitted])
+        return admitted
 
     async def _get(self, name: str) -> trainer.TrainingJob:
         async with self.database.read() as session:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.settings import Settings
-from services.trainer.refusals import DEVICES
+from services.trainer.refusals import device_told
 
 #: What tells of an accelerator without torch: NVIDIA's and AMD's drivers (to torch both are cuda), and Ascend's.
 DEVICE_FILES = {"/dev/nvidia0": "cuda", "/dev/kfd": "cuda", "/dev/davinci0": "npu"}
@@ -33,9 +33,10 @@ class TrainerSettings:
     waiting_limit_s: float = 604_800.0
     #: Threads of a recipe, its OMP_NUM_THREADS (``SLUICE_TRAINER_THREADS``); 0 means all cores, shared by the jobs.
     threads: int = 0
-    #: What recipes compute on, as torch names it: cpu, cuda, xpu, npu or mps (``SLUICE_DEVICE_TYPE``). Without it, what
-    #: the device files of this host tell; with Ray, cuda where it reserves GPUs. What a job asks for that cannot be
-    #: done on it is refused when the job is submitted.
+    #: What recipes compute on, as torch names it: cpu, cuda, xpu, npu or mps (``SLUICE_DEVICE_TYPE``, else
+    #: ``DEVICE_TYPE``; a maker's name, such as ASCEND, means the same). Without it, what the device files of this host
+    #: tell; with Ray, cuda where it reserves GPUs. What a job asks for that cannot be done on it is refused when the
+    #: job is submitted.
     device: str = "cpu"
 
     #: Where a Ray cluster takes jobs, its dashboard (``SLUICE_RAY_ADDRESS``).
@@ -66,11 +67,18 @@ class TrainerSettings:
         """Threads of one recipe."""
         return self.threads or max(1, (os.cpu_count() or 1) // self.max_jobs)
 
+    @property
+    def devices(self) -> int:
+        """How many of its kind a job may have: processors, GPUs of this host, or what Ray reserves; 0 where unknown."""
+        if self.backend == "ray":
+            return int(self.ray_gpus if self.device == "cuda" else self.ray_cpus) or 1
+        if self.device == "cpu":
+            return max(1, (os.cpu_count() or 1) // self.max_jobs)
+        return len(list(Path("/dev").glob("nvidia[0-9]*"))) if self.device == "cuda" else 0
+
 
 def _device(environ: Mapping[str, str]) -> str:
-    if told := environ.get("SLUICE_DEVICE_TYPE"):
-        if told not in DEVICES:
-            raise ValueError(f"SLUICE_DEVICE_TYPE is `{told}`; it takes one of {', '.join(DEVICES)}")
+    if told := device_told(environ):
         return told
     if environ.get("SLUICE_TRAINER_BACKEND") == "ray":
         return "cuda" if _number(environ, "SLUICE_RAY_GPUS", 0.0, least=0) else "cpu"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import project_of
+from services.trainer import exporting
 from services.trainer.domain import DEFAULT_ATTEMPTS, DEFAULT_TIME_LIMIT
-from services.trainer.refusals import ALL_WEIGHTS, Asked, refusals
+from services.trainer.refusals import ALL_WEIGHTS, Asked, Refusal, refusals
 from sluice.errors import v1 as errors
 from sluice.labels import over
 from sluice.registry import v1 as registry
@@ -16,6 +20,8 @@ from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 
 DEFAULT_LORA_RANK = 16
+#: What the name of a field ends with that names a model version.
+MODEL_VERSION = "_model_version"
 #: What vLLM's attention kernel for CPUs was built for (0.32, asked by `cpu_attn_get_scheduler_metadata`); those for
 #: CUDA take all of these as well.
 HEAD_SIZES = (32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
@@ -30,7 +36,7 @@ def with_defaults(spec: trainer.TrainingJobSpec, gate_policy: str) -> trainer.Tr
     filled.max_attempts = spec.max_attempts or DEFAULT_ATTEMPTS
     if not spec.HasField("time_limit"):
         filled.time_limit.FromTimedelta(DEFAULT_TIME_LIMIT)
-    if filled.WhichOneof("tuner") is None:
+    if filled.WhichOneof("tuner") is None and not spec.HasField("export"):
         if filled.WhichOneof("recipe") in ALL_WEIGHTS:
             filled.full.SetInParent()
         else:
@@ -41,8 +47,8 @@ def with_defaults(spec: trainer.TrainingJobSpec, gate_policy: str) -> trainer.Tr
 
 
 def with_task_defaults(spec: trainer.TrainingJobSpec, task_type: registry.TaskType) -> trainer.TrainingJobSpec:
-    """The spec with the defaults of its task type where it says nothing; again gives the same."""
-    if not task_type.HasField("defaults"):
+    """The spec with the defaults of its task type where it says nothing; again gives the same. Exports have none."""
+    if not task_type.HasField("defaults") or spec.HasField("export"):
         return spec
     own = registry.TrainingDefaults(optimization=spec.optimization, max_length=spec.max_length)
     merged = over(task_type.defaults, own)
@@ -56,6 +62,8 @@ def with_task_defaults(spec: trainer.TrainingJobSpec, task_type: registry.TaskTy
 def with_recipe(spec: trainer.TrainingJobSpec, task_type: registry.TaskType) -> trainer.TrainingJobSpec:
     """The spec, its recipe that of its task type where it names none. Raises Invalid (TASK_TYPE_MISMATCH)."""
     given = spec.WhichOneof("recipe")
+    if given == "export":
+        return _with_source(spec, task_type.recipe)
     if given not in (None, task_type.recipe):
         what = f"is `{given}`, but task_type `{spec.task_type}` takes `{task_type.recipe}`"
         raise Invalid(
@@ -69,6 +77,47 @@ def with_recipe(spec: trainer.TrainingJobSpec, task_type: registry.TaskType) -> 
     return found
 
 
+def _with_source(spec: trainer.TrainingJobSpec, recipe: str) -> trainer.TrainingJobSpec:
+    """An export, which there is for every task type, with the recipe that says what weights and rows are."""
+    found = trainer.TrainingJobSpec()
+    found.CopyFrom(spec)
+    found.export.trained_by = recipe
+    return found
+
+
+def command_name(spec: trainer.TrainingJobSpec) -> str:
+    """The name under which an agent finds what runs a job: its recipe, of an export with its format."""
+    return exporting.command_of(str(spec.WhichOneof("recipe")), _format(spec))
+
+
+def _format(spec: trainer.TrainingJobSpec) -> str:
+    return trainer.ExportFormat.Name(spec.export.format).removeprefix("EXPORT_FORMAT_").lower()
+
+
+def models_of(spec: trainer.TrainingJobSpec) -> dict[str, str]:
+    """The model versions that a job reads, by what each is for: `base`, and what its recipe names beside it.
+
+    A field `teacher_model_version` of a recipe names the one for `teacher`. Those that are not named are left out.
+    """
+    found = {"base": spec.base_model_version}
+    if (recipe := spec.WhichOneof("recipe")) is not None:
+        for field, value in getattr(spec, recipe).ListFields():
+            if field.name.endswith(MODEL_VERSION):
+                found[field.name.removesuffix(MODEL_VERSION)] = value
+    return {role: name for role, name in found.items() if name}
+
+
+def rename_model(spec: trainer.TrainingJobSpec, role: str, name: str) -> None:
+    """Writes a model version's name where `models_of` found one for ``role``."""
+    part = spec if role == "base" else getattr(spec, str(spec.WhichOneof("recipe")))
+    setattr(part, role + MODEL_VERSION, name)
+
+
+def model_field(spec: trainer.TrainingJobSpec, role: str) -> str:
+    """Where a spec names the model version for ``role``, below ``spec``."""
+    return ("" if role == "base" else f"{spec.WhichOneof('recipe')}.") + role + MODEL_VERSION
+
+
 def check_known(spec: trainer.TrainingJobSpec) -> None:
     """Raises Invalid for a spec with fields that this version does not have: what they ask for would not be done."""
     parts = [(f"spec.{field.name}", value) for field, value in spec.ListFields() if field.message_type]
@@ -80,10 +129,30 @@ def check_known(spec: trainer.TrainingJobSpec) -> None:
             )
 
 
-def check_possible(spec: trainer.TrainingJobSpec, device: str) -> None:
-    """Raises Invalid for a tuner or an optimizer that cannot do on ``device`` what is asked of it."""
-    asked = Asked.of(MessageToDict(spec, preserving_proto_field_name=True), str(spec.WhichOneof("recipe")), device)
-    if found := refusals(asked):
+def check_possible(spec: trainer.TrainingJobSpec, device: str, devices: int = 0) -> None:
+    """Raises Invalid for what cannot be done on so many of ``device``, 0 for any number, of what is asked."""
+    said, recipe = MessageToDict(spec, preserving_proto_field_name=True), str(spec.WhichOneof("recipe"))
+    asked = Asked.of(said, recipe, device, devices)
+    _refuse(refusals(asked))
+
+
+def check_export(spec: trainer.TrainingJobSpec, source: registry.ModelVersion, device: str, python: Path) -> None:
+    """Raises Invalid for what an export of ``source`` cannot do; ``python`` is that of the quantization."""
+    asked = exporting.Asked(
+        MessageToDict(spec, preserving_proto_field_name=True),
+        tuner=str(spec.WhichOneof("tuner") or ""),
+        device=device,
+        adapter=source.artifact.kind == types.ARTIFACT_KIND_ADAPTER,
+        task_type=source.task_type,
+        held=source.lineage.environment.get(exporting.HELD, ""),
+        python=python,
+    )
+    _refuse(exporting.refusals(asked))
+
+
+def _refuse(found: Sequence[Refusal]) -> None:
+    """Raises Invalid where anything stands in the way."""
+    if found:
         raise Invalid(
             f"spec.{found[0].field} {found[0].what}",
             violations=[(f"training_job.spec.{each.field}", each.what) for each in found],
@@ -91,9 +160,10 @@ def check_possible(spec: trainer.TrainingJobSpec, device: str) -> None:
 
 
 def check_project(parent: str, spec: trainer.TrainingJobSpec) -> None:
-    """Raises Invalid when the rows or the base are of another project than the job: who may read what a job of this
+    """Raises Invalid when the rows or a model are of another project than the job: who may read what a job of this
     project leaves has no right to them."""
-    for field, name in (("dataset_version", spec.dataset_version), ("base_model_version", spec.base_model_version)):
+    named = {model_field(spec, role): name for role, name in models_of(spec).items()}
+    for field, name in {"dataset_version": spec.dataset_version, **named}.items():
         if name and project_of(name) != parent:
             raise Invalid(
                 f"spec.{field} is not in `{parent}`; name one of the same project",

@@ -13,7 +13,7 @@ from sluice.cli.options import Session, command, group
 keys = group("keys", "API keys: who may, and what.")
 projects = group("projects", "Projects: walls between teams.")
 
-ROLES = "admin, algorithm, engineering, operations, approver, auditor, inference"
+ROLES = "admin, algorithm, engineering, operations, approver, auditor, inference, downloader"
 
 
 @command(keys, "create")

@@ -19,6 +19,7 @@ from sluice.cli import (
     endpoints,
     evaluations,
     events,
+    exports,
     feeds,
     forgetting,
     gate,
@@ -98,6 +99,7 @@ feeds.add_to(dataset.app)
 app.add_typer(dataset.app)
 train.register(app)
 reproduction.add_to(jobs.app)
+exports.register()
 app.add_typer(jobs.app)
 app.add_typer(models.app)
 app.add_typer(evaluations.app)

@@ -112,6 +112,15 @@ def _ranked(texts: Sequence[str], answer: Any) -> list[Row]:
     ]
 
 
+def _named(texts: Sequence[str], answer: Any) -> list[Row]:
+    found = sorted(answer["data"], key=lambda each: each["index"])
+    return [
+        (text, each["text"], each["label"], f"{each['start']}:{each['end']}", each["score"])
+        for text, one in zip(texts, found, strict=True)
+        for each in one["entities"]
+    ]
+
+
 class Kind(NamedTuple):
     """Where an interface is asked, with what, and how its answer is shown."""
 
@@ -133,5 +142,6 @@ def _query(texts: Sequence[str]) -> dict[str, Any]:
 KINDS = {
     "embeddings": Kind("/embeddings", _inputs, _embedded, ("TEXT", "DIMENSIONS", "NEAR THE FIRST", "VECTOR")),
     "classify": Kind("/classify", _inputs, _classified, ("TEXT", "CLASS", "PROBABILITY")),
+    "entities": Kind("/entities", _inputs, _named, ("TEXT", "ENTITY", "LABEL", "PLACE", "PROBABILITY")),
     "rerank": Kind("/rerank", _query, _ranked, ("RANK", "SCORE", "TEXT"), least=2),
 }

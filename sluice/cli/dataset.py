@@ -31,6 +31,7 @@ def upload(
     tag: Annotated[list[str] | None, typer.Option(help="key=value to find it by; repeatable.")] = None,
     classification: Annotated[str, typer.Option(help="public, internal or sensitive; a new one is internal.")] = "",
     append: Annotated[bool, typer.Option("--append", help="Add the rows to those of the newest version.")] = False,
+    sheet: rows.Sheet = "",
     map: rows.Mapping = None,
     fix: rows.Fix = False,
     on_error: Annotated[rows.OnError, typer.Option(help="What becomes of a file with wrong rows.")] = rows.OnError.fail,
@@ -69,6 +70,7 @@ def upload(
                 quarantine=on_error is rows.OnError.quarantine,
                 demands=demands,
                 assets=assets,
+                sheet=sheet,
                 progress=progress,
             )
     except RowsRefused as refused:

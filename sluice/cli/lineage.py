@@ -49,7 +49,7 @@ def gather(client: Client, version: registry.ModelVersion, depth: int = MAX_BASE
     known["training_job"] = _read(client.jobs.get, lineage.training_job)
     known["dataset_version"] = _read(client.datasets.version, lineage.dataset_version)
     known["rollouts"] = [_read(client.rollouts.get, name) for name in lineage.rollouts]
-    base = _read(client.models.version, version.base_model_version)
+    base = _read(client.models.version, version.base_model_version or lineage.source_model_version)
     if base is not None and not isinstance(base, str) and depth:
         base = gather(client, base, depth - 1)
     known["base"] = base

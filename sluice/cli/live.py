@@ -28,6 +28,7 @@ PHASES = {
     "assets": "sending files beside",
     "sending": "sending",
     "checking": "checking rows",
+    "receiving": "receiving",
 }
 
 
@@ -115,7 +116,7 @@ def upload_bar(session: Session, name: str) -> Iterator[Callable[[UploadProgress
     amount = TextColumn("{task.fields[amount]}")
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), amount, TimeRemainingColumn(compact=True))
     with Progress(*columns, console=screen.err(), transient=True) as bar:
-        task, phase = bar.add_task(f"reading {name}", total=None, amount=""), "hashing"
+        task, phase = bar.add_task(f"{name} …", total=None, amount=""), ""
 
         def show(progress: UploadProgress) -> None:
             nonlocal phase, task

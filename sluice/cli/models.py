@@ -73,17 +73,45 @@ def show(
 @command(app, "import")
 def import_(
     session: Session,
-    model: Annotated[str, typer.Argument(help="The model it becomes a version of; made when it is new.")],
-    folder: Annotated[Path, typer.Argument(help="A folder with config.json and *.safetensors, or an adapter.")],
-    dataset: Annotated[
-        str, typer.Option(help="The rows its evaluation asks: bank-intents@3.", autocompletion=completion.datasets)
+    model: Annotated[
+        str,
+        typer.Argument(help="The model it becomes a version of, made when it is new; with --from qwen/Qwen-7B."),
     ],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder with config.json and *.safetensors, or an adapter.")
+    ] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A folder of models, plain or a cache of Hugging Face's or ModelScope's, that has it."
+        ),
+    ] = None,
+    as_: Annotated[str, typer.Option("--as", help="With --from: the model; without it, qwen-qwen-7b.")] = "",
+    revision: Annotated[str, typer.Option(help="With --from: which, where a cache has several.")] = "",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="The rows its evaluation asks: bank-intents@3. Without them it is for training from, and not judged.",
+            autocompletion=completion.datasets,
+        ),
+    ] = "",
     base: Annotated[str, typer.Option(help="The version an adapter needs: bank-base@1.")] = "",
     task_type: Annotated[str, typer.Option(help="Of a new model.")] = "sft",
     endpoint: Annotated[str, typer.Option(help="Of a new model; without it, the model's id.")] = "",
     gate_policy: Annotated[str, typer.Option(help="Of a new model, such as baseline.")] = "",
 ) -> None:
-    """Import weights from a folder; the same weights again give the same version."""
+    """Import weights from a folder, or a base model by its id from a mirror; files that are stored are not sent.
+
+    `sluice models import qwen/Qwen-7B --from /mnt/mirror`, then `sluice train --base qwen/Qwen-7B`. Nothing is
+    fetched from outside. The same weights again give the same version.
+    """
+    from kit.rpc.names import slug
+    from sluice.client import imports
+
+    source_id = model if mirror else ""
+    folder = _folder(model, folder, mirror, as_, revision)
+    if mirror:
+        model = as_ or slug(source_id)
     with session.traced("models import"), live.upload_bar(session, folder.name) as progress:
         version = session.client.models.import_folder(
             model,
@@ -93,10 +121,33 @@ def import_(
             task_type=task_type,
             endpoint=endpoint,
             gate_policy=gate_policy,
+            source_id=source_id,
             progress=progress,
         )
     show_version(session, version)
-    screen.hint(session, f"it is judged now: sluice gate explain {words.brief(version.name)} --wait")
+    if left := imports.model_files(folder).left_out:
+        some = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
+        screen.hint(session, f"left out, as transformers does not load it from there: {some}")
+    if dataset:
+        screen.hint(session, f"it is judged now: sluice gate explain {words.brief(version.name)} --wait")
+    else:
+        screen.hint(session, f"train from it: sluice train --base {source_id or words.brief(version.name)} …")
+
+
+def _folder(model: str, folder: Path | None, mirror: Path | None, as_: str, revision: str) -> Path:
+    """Where the weights lie. Raises Invalid where that is told twice or not at all."""
+    from kit.rpc.errors import Invalid
+    from sluice.client import mirrors
+
+    if mirror is None:
+        if folder is None:
+            raise Invalid("say where the weights lie: a FOLDER after the model, or a mirror with --from")
+        if as_ or revision:
+            raise Invalid("--as and --revision go with --from; leave them out, or name a mirror")
+        return folder
+    if folder is not None:
+        raise Invalid(f"both `{folder}` and --from say where the weights lie; give one")
+    return mirrors.find(mirror, model, revision)
 
 
 @command(app, "approve")
@@ -105,9 +156,16 @@ def approve(
     version: Version,
     reason: Annotated[str, typer.Option(help="Why; a waiver must say.")] = "",
     waiver: Annotated[bool, typer.Option("--waiver", help="Let a version through that the gate refused.")] = False,
+    etag: Annotated[str, typer.Option(help="Only if it still is as `sluice models show` showed it with this.")] = "",
 ) -> None:
-    """Give this key's approval to a version."""
-    show_version(session, session.client.models.approve(version, reason, waiver=waiver))
+    """Give this key's approval to a version, said by its number: bank-bot@3."""
+    from kit.rpc.errors import Invalid
+
+    found = session.client.models.version(version)
+    name = words.brief(found.name)
+    if version not in (name, found.name):  # a newer one may have come since it was read
+        raise Invalid(f"`{version}` means {name} now; say which version is approved: sluice models approve {name}")
+    show_version(session, session.client.models.approve(found.name, reason, waiver=waiver, etag=etag or found.etag))
 
 
 @command(app, "revoke")
@@ -133,6 +191,7 @@ def show_version(session: Session, version: registry.ModelVersion) -> None:
         "endpoint": version.endpoint,
         "gate policy": version.gate_policy,
         "base": words.brief(version.base_model_version),
+        "known as": version.source_id,
         "dataset": words.brief(lineage.dataset_version),
         "job": words.brief(lineage.training_job) or "imported",
         "evaluation": words.brief(lineage.evaluation),
@@ -140,5 +199,6 @@ def show_version(session: Session, version: registry.ModelVersion) -> None:
         "weights": version.artifact.digest,
         "size": words.size(sum(file.size_bytes for file in version.artifact.files)),
         "made": f"{words.when(version.create_time)} by {words.brief(lineage.creator)}",
+        "etag": version.etag,
     }
     screen.fields(session, version, fields)

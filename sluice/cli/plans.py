@@ -24,7 +24,7 @@ def show(
     plan = session.client.jobs.plan(
         spec,
         device=device,
-        devices=0 if devices == 1 else devices,
+        devices=devices,
         sharding=sharding,
         tokens_per_s=tokens_per_s,
         tflops=tflops,
@@ -36,6 +36,8 @@ def show(
         screen.put(screen.heading(plan.advice[:1].upper() + plan.advice[1:]))
     for note in plan.notes:
         screen.hint(session, note)
+    if not plan.HasField("step_time"):
+        screen.hint(session, "say how fast a device is: --tokens-per-s, measured with this model, or --tflops")
     return exits.OK if plan.fits else exits.FAILED
 
 
@@ -61,8 +63,8 @@ def _about(plan: trainer.TrainingPlan) -> dict[str, Any]:
         "memory": _against(plan.memory.peak_bytes, plan.memory.limit_bytes),
         "fits": plan.fits if plan.memory.limit_bytes else "",
         "host": f"{words.size(plan.memory.host_bytes)}, the process in all",
-        "time": f"{each} a step, {plan.steps or '?'} steps{whole}" if plan.HasField("step_time") else "",
-        "time rests on": plan.time_basis,
+        "time": f"{each} a step, {plan.steps or '?'} steps{whole}" if plan.HasField("step_time") else plan.time_basis,
+        "time rests on": plan.time_basis if plan.HasField("step_time") else "",
         "disk": f"{words.size(disk.total_bytes)}: base {words.size(disk.staged_bytes)}, checkpoints 3 × "
         f"{words.size(disk.checkpoint_bytes)}, output {words.size(disk.output_bytes)}",
     }

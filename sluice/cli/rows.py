@@ -46,6 +46,7 @@ Assets = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Where the images and sounds lie that rows name by path; sent along."),
 ]
+Sheet = Annotated[str, typer.Option(help="Of an Excel workbook another sheet than the first, by its name.")]
 Fix = Annotated[bool, typer.Option("--fix", help="Make the repairs that are proposed.")]
 
 
@@ -61,6 +62,7 @@ def validate(
     task_type: Annotated[
         str, typer.Option(help="The rules to check by: sft, pretrain, dpo, kto, embedding, …")
     ] = "sft",
+    sheet: Sheet = "",
     map: Mapping = None,
     fix: Fix = False,
     on_error: Annotated[OnError, typer.Option(help="What an upload would do with wrong rows.")] = OnError.fail,
@@ -78,6 +80,7 @@ def validate(
     With --on-error=quarantine it is counted which an upload would put aside; exit 2 when no row would be left.
     """
     from kit.rpc.errors import Invalid
+    from sluice.client.sheets import alone
     from sluice.client.uploads import check_path
     from sluice.rows import ROWS_OF_TASK, UnknownFormatError
     from sluice.rows.checking import Rules
@@ -91,8 +94,8 @@ def validate(
     try:
         if assets is not None and is_archive(file.name):
             raise Invalid(f"`{file}` has its images in it; give a folder of assets beside a file of rows alone")
-        with file.open("rb") as source:
-            outcome = convert(source, file.name, rules, beside=_beside(assets, demands.deidentify))
+        with alone(file, sheet) as one, one.open("rb") as source:
+            outcome = convert(source, one.name, rules, beside=_beside(assets, demands.deidentify))
     except UnknownFormatError as error:
         raise Invalid(str(error)) from error
     if session.json:
@@ -111,6 +114,7 @@ def validate(
         return exits.OK
     if not session.json:
         violations.show(session, outcome.violations, outcome.counts, fixed=fix)
+    sources.show(session, sources.version_of(task_type, outcome.sources, {}))
     exits.complain(violations.summary(file.name, task_type, sum(outcome.counts.values())))
     return exits.INVALID
 
@@ -227,12 +231,15 @@ def show_inherited(session: Session, version: dataset.DatasetVersion) -> None:
 
 
 def show_refusal(session: Session, refused: RowsRefused) -> int:
-    """Why a file was refused; the exit code."""
+    """Why a file was refused, and as what its names were read; the exit code."""
     upload = refused.upload
     if session.json:
         screen.emit(upload)
     elif upload.violations:
         violations.show(session, upload.violations, upload.violation_counts, fixed=upload.fix)
+    if upload.columns_read and not session.json:
+        task_type = session.client.datasets.get(upload.name.partition("/uploads/")[0]).task_type
+        sources.show(session, sources.of_refused(upload, task_type))
     if upload.forgotten_rows:
         screen.hint(session, f"{upload.forgotten_rows} of its rows were forgotten before and left out")
     if upload.violations and violations.spoken():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sluice.rows.sources import Sources
 
 #: Sentences of the catalog of translations.
-SHEETS = "sheets not read: {}; only the first is, so save each other as a file of its own and --append it"
+SHEETS = "sheets not read: {}; only the first is, so read each other with --sheet NAME, and --append it"
 EMPTY = "mind: no row is in {}; rows, or their groups, are split 80/10/10 by hash, and a few may all miss one"
 
 
@@ -30,6 +30,19 @@ def version_of(task_type: str, sources: Sources, split_rows: Mapping[str, int]) 
         names_unused=unused,
         names_unused_more=more,
         sheets_unread=sources.sheets_unread,
+    )
+
+
+def of_refused(upload: dataset.Upload, task_type: str) -> dataset.DatasetVersion:
+    """The same of an upload whose rows were refused."""
+    from sluice.dataset import v1 as dataset
+
+    return dataset.DatasetVersion(
+        task_type=task_type,
+        columns_read=upload.columns_read,
+        names_unused=upload.names_unused,
+        names_unused_more=upload.names_unused_more,
+        sheets_unread=upload.sheets_unread,
     )
 
 

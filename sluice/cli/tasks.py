@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.cli import screen, words
+from sluice.cli import exits, screen, words
 from sluice.cli.options import Session, command, group
 
 if TYPE_CHECKING:
@@ -77,11 +77,24 @@ def new(
 
 
 @command(app, "approve")
-def approve(session: Session, task: Task, reason: Annotated[str, typer.Option(help="Why.")] = "") -> None:
-    """Give this key's approval to a task type that another one proposed."""
-    found = session.client.task_types.approve(task, reason)
+def approve(
+    session: Session,
+    task: Task,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    etag: Annotated[str, typer.Option(help="Approve what `sluice tasks show` showed with it, and do not ask.")] = "",
+) -> int:
+    """Give this key's approval to a task type that another one proposed: to what is shown, and to nothing newer."""
+    if not etag:
+        proposed = session.client.task_types.get(task)
+        if not session.json:
+            _show(session, proposed)
+        if not _confirmed(task, proposed.etag):
+            return exits.CONFLICT
+        etag = proposed.etag
+    found = session.client.task_types.approve(task, etag, reason)
     _show(session, found)
     screen.hint(session, f"rows come in now: sluice dataset upload FILE --task-type {words.brief(found.name)}")
+    return exits.OK
 
 
 @command(app, "retire")
@@ -101,6 +114,16 @@ def submitters(task_type: registry.TaskType) -> str:
 def created(task_type: registry.TaskType) -> str:
     """When it last changed, or that it was there from the start."""
     return words.when(task_type.update_time) or "built in"
+
+
+def _confirmed(task: str, etag: str) -> bool:
+    """Asks; raises Invalid where there is nobody to answer."""
+    from kit.rpc.errors import Invalid
+
+    try:
+        return typer.confirm("approve this?", err=True)
+    except typer.Abort:
+        raise Invalid(f"nobody approved it; without a question: sluice tasks approve {task} --etag {etag}") from None
 
 
 def _read(file: Path) -> registry.TaskType:

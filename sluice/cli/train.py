@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sluice.trainer import v1 as trainer
 
 TUNER, OPTIMIZATION, SHAPE = "What is trained", "Optimization", "A new model (pretrain without --base)"
-PLAN = "A plan in place of a job"
+DEVICES, PLAN = "Several devices", "A plan in place of a job"
 
 NUMBER = re.compile(r"-?\d+(\.\d*)?(e-?\d+)?")
 
@@ -34,7 +34,7 @@ def train(
         ),
     ] = "",
     model: Annotated[str, typer.Option(help="The model that the result becomes a version of.")] = "",
-    base: Annotated[str, typer.Option(help="The version to start from: bank-base@1, bank-bot@stable.")] = "",
+    base: Annotated[str, typer.Option(help="What to start from: bank-base@1, bank-bot@stable, qwen/Qwen-7B.")] = "",
     task_type: Annotated[str, typer.Option(help="Without it, that of the dataset.")] = "",
     endpoint: Annotated[str, typer.Option(help="What the version is for; without it, the id of the model.")] = "",
     gate_policy: Annotated[str, typer.Option(help="Without it, the one of the task type.")] = "",
@@ -90,9 +90,15 @@ def train(
     device: Annotated[
         str, typer.Option("--on", help="cpu, a100-80gb, …; without it, the trainer's own pool.", rich_help_panel=PLAN)
     ] = "",
-    devices: Annotated[int, typer.Option(min=1, help="How many.", rich_help_panel=PLAN)] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes with a device each, on one host.", rich_help_panel=DEVICES)
+    ] = None,
     sharding: Annotated[
-        str, typer.Option(help="ddp, zero1, zero2, zero3 or fsdp, with --devices.", rich_help_panel=PLAN)
+        str,
+        typer.Option(
+            help="ddp, zero1, zero2, zero3 or fsdp, with --devices. More of it: --set sequence_parallel_size=2.",
+            rich_help_panel=DEVICES,
+        ),
     ] = "",
     tokens_per_s: Annotated[
         float, typer.Option(min=0, help="Of one device, measured with this model.", rich_help_panel=PLAN)
@@ -110,6 +116,8 @@ def train(
     """
     from kit.rpc.errors import Invalid
 
+    if plan and watch:
+        raise Invalid("--plan submits nothing, so there is nothing to --watch; leave one of them out")
     given: dict[str, Any] = {
         "tuner": tuner or ("full" if full else None),
         "lora_rank": lora_rank,
@@ -126,6 +134,8 @@ def train(
         "layers": layers,
         "heads": heads,
         "vocab_size": vocab_size,
+        "devices": None if plan else devices,  # a plan may be for more than there are
+        "sharding": None if plan else sharding or None,
     }
     told = {key: value for key, value in given.items() if value is not None}
     told |= _settings(settings or [])
@@ -135,13 +145,15 @@ def train(
             over |= {"gate_policy": gate_policy, "task_type": task_type}
             spec = _from_file(session, file, over, seed, told)
             if plan:
-                return plans.show(session, spec, device, devices, sharding, tokens_per_s, tflops)
+                return plans.show(session, spec, device, devices or 0, sharding, tokens_per_s, tflops)
             job = session.client.jobs.create(spec, display_name)
         elif plan and dataset:
             names: dict[str, Any] = {"base": base, "endpoint": endpoint, "task_type": task_type}
             names["gate_policy"] = gate_policy
             spec = session.client.spec(dataset=dataset, model=model or "planned", **names, **told)
-            return plans.show(session, spec, device, devices, sharding, tokens_per_s, tflops)
+            return plans.show(session, spec, device, devices or 0, sharding, tokens_per_s, tflops)
+        elif plan:
+            raise Invalid("--dataset is missing; a plan needs it, or --file spec.yaml")
         elif not dataset or not model:
             missing = "--model" if dataset else "--dataset"
             raise Invalid(f"{missing} is missing; a job needs --dataset and --model, or --file spec.yaml")
@@ -175,7 +187,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
         name, equals, value = each.partition("=")
         if not equals or not value:
             raise Invalid(f"`--set {each}` is not name=value; write it as in `--set beta=0.2`")
-        number = float(value) if NUMBER.fullmatch(value) else value
+        number = float(value) if NUMBER.fullmatch(value) else {"true": True, "false": False}.get(value, value)
         told[name.replace("-", "_")] = int(number) if isinstance(number, float) and number.is_integer() else number
     return told
 
@@ -183,12 +195,15 @@ def _settings(given: list[str]) -> dict[str, Any]:
 def _from_file(
     session: Session, file: Path, over: dict[str, str], seed: int | None, told: dict[str, Any]
 ) -> trainer.TrainingJobSpec:
-    from sluice.client import specs
+    from sluice.client import mirrors, specs
 
+    if mirrors.is_source_id(over["base"]):
+        over["base"] = session.client.models.version(over["base"]).name
     spec = specs.read_spec(file, session.client.project, over)
     if seed is not None:
         spec.seed = seed
     if told or not spec.WhichOneof("recipe"):
         recipe = spec.WhichOneof("recipe") or session.client.recipe(spec.task_type)
         specs.fill_recipe(spec, recipe, told)
+        specs.expand_models(spec, session.client.project)
     return spec

@@ -7,7 +7,7 @@ from typing import Self, Unpack
 
 import grpc
 
-from sluice.client import specs
+from sluice.client import mirrors, specs
 from sluice.client.access import GatePolicies, Keys, Projects
 from sluice.client.catalogue import Catalogue
 from sluice.client.connection import Connection
@@ -108,6 +108,8 @@ class AsyncClient:
         """What ``train`` submits, for ``jobs.plan`` and ``jobs.create``; raises as ``train`` does."""
         task_type = task_type or (await self.datasets.get(dataset.partition("@")[0])).task_type
         recipe = await self.recipe(task_type)
+        if mirrors.is_source_id(given.get("base", "")):
+            given["base"] = await self.models.numbered(given["base"])
         return specs.training_spec(self.project, dataset=dataset, task_type=task_type, recipe=recipe, **given)
 
     async def recipe(self, task_type: str) -> str:

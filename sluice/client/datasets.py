@@ -11,7 +11,7 @@ from typing import Any
 from kit.rpc.encoded import content_of
 from kit.rpc.errors import AlreadyExists, Invalid, NotFound
 from sluice.client import assets as files
-from sluice.client import criteria, feeds, names, profiles, uploads
+from sluice.client import criteria, feeds, names, profiles, sheets, uploads
 from sluice.client.connection import Connection, gather
 from sluice.client.demands import policy
 from sluice.dataset import v1 as dataset
@@ -53,6 +53,7 @@ class Datasets:
         quarantine: bool = False,
         demands: Demands = NO_DEMANDS,
         assets: str | Path | None = None,
+        sheet: str = "",
         progress: uploads.OnProgress = _ignore,
     ) -> dataset.DatasetVersion:
         """Uploads a file as the next version of a dataset, which is created when it is new.
@@ -64,6 +65,7 @@ class Datasets:
         violations propose; ``quarantine`` puts rows that are wrong aside and takes the others. ``demands`` are what is
         asked of rows beyond their schema, such as that they identify nobody. ``assets`` is the folder in which the
         images and sounds lie that rows name by path; what a dataset that you may read has already is not sent.
+        ``sheet`` names another sheet of an Excel workbook than the first, which goes as a file of its own.
         The version says in ``columns_read`` and ``names_unused`` which names of the file were read, and which were not.
         ``progress`` is called as bytes are hashed and sent and rows checked. Raises RowsRefused (row, field, repair)
         when rows break the rules of the task type, Invalid for a bad file or a bad expression.
@@ -80,9 +82,10 @@ class Datasets:
             tags=dict(tags or {}),
             classification=criteria.classification(classification),
         )
-        found = await self._ensure(wanted)
         wishes = uploads.Wishes(append, dict(columns or {}), fix, quarantine, demands, folder)
-        return await uploads.Sender(self._connection, progress, wishes).send(found, path)
+        with sheets.alone(path, sheet) as one:
+            found = await self._ensure(wanted)
+            return await uploads.Sender(self._connection, progress, wishes).send(found, one)
 
     async def append(self, name: str, rows: Iterable[feeds.Row], *, request_id: str = "") -> dataset.Feed:
         """Hands a few rows to a dataset: to its default feed, or to another as `chest-xray/pacs`; see ``Feeds.append``.

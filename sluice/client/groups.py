@@ -95,6 +95,7 @@ class Jobs(Facade):
     create = blocking(jobs.Jobs.create)
     plan = blocking(jobs.Jobs.plan)
     get = blocking(jobs.Jobs.get)
+    pull = blocking(jobs.Jobs.pull)
     list = blocking(jobs.Jobs.list)
     watch = iterating(jobs.Jobs.watch)
     wait = blocking(jobs.Jobs.wait)
@@ -117,6 +118,10 @@ class Models(Facade):
     version = blocking(models.Models.version)
     watch = iterating(models.Models.watch)
     import_folder = blocking(models.Models.import_folder)
+    import_base = blocking(models.Models.import_base)
+    download = blocking(models.Models.download)
+    export = blocking(models.Models.export)
+    pull = blocking(models.Models.pull)
     approve = blocking(models.Models.approve)
     revoke = blocking(models.Models.revoke)
 

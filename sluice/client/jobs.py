@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from kit.rpc.errors import Invalid
 from sluice import lifecycle
-from sluice.client import resolve
+from sluice.client import exports, resolve
 from sluice.client.connection import Connection, gather
 from sluice.client.reproduction import TOLERANCE, Comparison, compare
+from sluice.client.uploads import OnProgress
 from sluice.dataset import v1 as dataset
 from sluice.trainer import v1 as trainer
 
@@ -63,6 +65,13 @@ class Jobs:
         )
         answer: trainer.PlanTrainingJobResponse = await self._connection.call(self._jobs.PlanTrainingJob, request)
         return answer.plan
+
+    async def pull(self, job: str, output: str | Path, progress: OnProgress | None = None) -> Path:
+        """Fetches what a job left below ``output``, with a manifest; returns the folder `task-type=<type>/<job>`.
+
+        Raises StateConflict where it has left nothing, Denied without the role `downloader`.
+        """
+        return await exports.pull_job(self._connection, await self.get(job), Path(output), progress)
 
     async def get(self, job: str) -> trainer.TrainingJob:
         """One job; raises NotFound."""

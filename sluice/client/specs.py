@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from kit.rpc.errors import Invalid
 from sluice.client import files, names
+from sluice.client.rewards import rewards
 from sluice.trainer import v1 as trainer
 
 #: What people may write in a file for a field of the contract.
@@ -21,7 +22,11 @@ RECIPES = tuple(field.name for field in trainer.TrainingJobSpec.DESCRIPTOR.oneof
 TUNERS = tuple(field.name for field in trainer.TrainingJobSpec.DESCRIPTOR.oneofs_by_name["tuner"].fields)
 OPTIMIZATION = tuple(field.name for field in trainer.Optimization.DESCRIPTOR.fields)
 SHARED = ("max_length", "precision", "checkpoint_every_steps")
+PERFORMANCE = tuple(field.name for field in trainer.Performance.DESCRIPTOR.fields)
+DISTRIBUTION = tuple(field.name for field in trainer.Distribution.DESCRIPTOR.fields)
 SHAPE = tuple(field.name for field in trainer.ModelShape.DESCRIPTOR.fields)
+#: The one field of recipes that is a list of messages.
+REWARDS = "rewards"
 #: LoRA with its base in 4 bits, by the name that people know it under.
 QLORA = "qlora"
 
@@ -62,7 +67,7 @@ class Hyperparameters(TypedDict, total=False):
     vera_rank: int
     oft_block_size: int
     target_modules: Sequence[str]
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "galore", "apollo", "lomo"]
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "galore", "apollo", "lomo", "q_galore"]
     learning_rate: float
     batch_size: int
     gradient_accumulation_steps: int
@@ -72,9 +77,27 @@ class Hyperparameters(TypedDict, total=False):
     weight_decay: float
     max_grad_norm: float
     schedule: Literal["cosine", "linear", "constant"]
+    devices: int
+    nodes: int
+    sharding: Literal["ddp", "zero1", "zero2", "zero3", "fsdp"]
+    offload_optimizer: bool
+    offload_weights: bool
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    sequence_parallel_size: int
     max_length: int
     precision: Literal["float32", "bfloat16"]
     checkpoint_every_steps: int
+    packing: bool
+    padding_free: bool
+    group_by_length: bool
+    gradient_checkpointing: bool
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"]
+    loss_chunk_tokens: int
+    use_liger_kernel: bool
+    torch_compile: bool
+    dataloader_num_workers: int
+    dataloader_pin_memory: bool
     hidden_size: int
     layers: int
     heads: int
@@ -97,6 +120,22 @@ class Hyperparameters(TypedDict, total=False):
     label_names: list[str]
     multi_label: bool
     balance_classes: bool
+    teacher_model_version: str
+    lmbda: float
+    max_new_tokens: int
+    seq_kd: bool
+    rewards: str | Sequence[str | Mapping[str, object] | trainer.Reward]
+    reward_model_version: str
+    reward_model_weight: float
+    group_size: int
+    clip_range: float
+    value_clip_range: float
+    value_weight: float
+    gae_lambda: float
+    updates_per_rollout: int
+    scale_rewards: bool
+    train_vision_tower: bool
+    train_projector: bool
 
 
 class Wanted(Hyperparameters, total=False):
@@ -137,7 +176,16 @@ def training_spec(
         seed=seed,
     )
     fill_recipe(spec, recipe or task_type, hyperparameters)
+    expand_models(spec, parent)
     return spec
+
+
+def expand_models(spec: trainer.TrainingJobSpec, parent: str) -> None:
+    """Short names of models that a recipe reads beside the base, such as a teacher, become full ones."""
+    chosen = getattr(spec, str(spec.WhichOneof("recipe")))
+    for field, value in chosen.ListFields():
+        if field.name.endswith("_model_version"):
+            setattr(chosen, field.name, names.model_version(parent, value))
 
 
 def fill_recipe(spec: trainer.TrainingJobSpec, recipe: str, hyperparameters: dict[str, object]) -> None:
@@ -150,6 +198,10 @@ def fill_recipe(spec: trainer.TrainingJobSpec, recipe: str, hyperparameters: dic
         _put(spec.optimization, key, given)
     for key in SHARED:
         _put(spec, key, given)
+    for key in PERFORMANCE:
+        _put(spec.performance, key, given)
+    for key in DISTRIBUTION:
+        _put(spec.distribution, key, given)
     for key in _own(recipe):
         _put(chosen, key, given)
     if recipe == "pretrain":
@@ -161,7 +213,7 @@ def fill_recipe(spec: trainer.TrainingJobSpec, recipe: str, hyperparameters: dic
 def _own(recipe: str) -> list[str]:
     """The numbers and words that a recipe alone can be told."""
     fields = getattr(trainer.TrainingJobSpec(), recipe).DESCRIPTOR.fields
-    return [field.name for field in fields if field.message_type is None]
+    return [field.name for field in fields if field.message_type is None or field.name == REWARDS]
 
 
 def _put(message: Message, field: str, given: Mapping[str, object], key: str = "") -> None:
@@ -170,6 +222,10 @@ def _put(message: Message, field: str, given: Mapping[str, object], key: str = "
     if key not in given:
         return
     value, described = given[key], message.DESCRIPTOR.fields_by_name[field]
+    if field == REWARDS:
+        message.ClearField(field)
+        getattr(message, field).extend(rewards(value))
+        return
     if described.is_repeated:
         message.ClearField(field)
         getattr(message, field).extend(_listed(value, key, str if described.type == described.TYPE_STRING else int))
@@ -180,7 +236,13 @@ def _put(message: Message, field: str, given: Mapping[str, object], key: str = "
         if value not in known:
             raise Invalid(f"{key.replace('_', '-')} is `{value}`; take one of {', '.join(known)}")
         value = known[str(value)]
-    setattr(message, field, value)
+    if described.type == described.TYPE_BOOL and isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    try:
+        setattr(message, field, value)
+    except TypeError:
+        wanted = {described.TYPE_BOOL: "true or false", described.TYPE_STRING: "a word"}.get(described.type, "a number")
+        raise Invalid(f"{key.replace('_', '-')} is `{value}`; take {wanted}") from None
 
 
 def _listed(value: object, key: str, kind: type[str] | type[int]) -> list[str] | list[int]:
@@ -235,7 +297,8 @@ def _refuse_unknown(recipe: str, given: dict[str, object]) -> None:
     known = set(get_type_hints(Hyperparameters))
     if strange := sorted(given.keys() - known):
         raise Invalid(f"there is no hyperparameter `{strange[0]}`; there are {', '.join(sorted(known))}")
-    usual = {*OPTIMIZATION, *SHARED, *_own(recipe), *(SHAPE if recipe == "pretrain" else ("tuner", *OF_TUNERS))}
+    usual = {*OPTIMIZATION, *SHARED, *PERFORMANCE, *DISTRIBUTION, *_own(recipe)}
+    usual |= {*(SHAPE if recipe == "pretrain" else ("tuner", *OF_TUNERS))}
     if wrong := sorted(given.keys() - usual):
         raise Invalid(f"the recipe `{recipe}` takes no {wrong[0].replace('_', '-')}; leave it out")
 
@@ -252,6 +315,8 @@ def read_spec(path: Path, parent: str, over: Mapping[str, str]) -> trainer.Train
     for field, expand in (("dataset_version", names.dataset_version), ("base_model_version", names.model_version)):
         if getattr(spec, field):
             setattr(spec, field, expand(parent, getattr(spec, field)))
+    if spec.WhichOneof("recipe"):
+        expand_models(spec, parent)
     for field in ("dataset_version", "model", "task_type"):
         if not getattr(spec, field):
             raise Invalid(f"`{path}` has no `{field}`; add it, or give it as a flag")

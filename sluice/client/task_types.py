@@ -83,8 +83,11 @@ class TaskTypes:
         method = self._task_types.ListTaskTypes
         return await gather(self._connection.pages(method, request, lambda page: page.task_types, limit=limit))
 
-    async def approve(self, task_type: str, reason: str = "", etag: str = "") -> registry.TaskType:
-        """Gives this key's approval; raises Denied for the key that proposed it, and Stale."""
+    async def approve(self, task_type: str, etag: str, reason: str = "") -> registry.TaskType:
+        """Gives this key's approval to what was read with ``etag``.
+
+        Raises Denied for the key that proposed it, and Stale where it was proposed anew since.
+        """
         name = names.task_type(self._connection.project, task_type)
         request = registry.ApproveTaskTypeRequest(name=name, reason=reason, etag=etag)
         answer: registry.ApproveTaskTypeResponse = await self._connection.call(

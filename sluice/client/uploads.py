@@ -40,10 +40,11 @@ OVER = (dataset.UPLOAD_STATE_COMMITTED, dataset.UPLOAD_STATE_FAILED, dataset.UPL
 class UploadProgress(NamedTuple):
     """How far an upload is: bytes while hashing and sending, rows while checking (``total`` is then 0).
 
-    Files beside the rows are hashed in the phase ``listing`` and sent in the phase ``assets``.
+    Files beside the rows are hashed in the phase ``listing`` and sent in the phase ``assets``; ``receiving`` is a
+    download.
     """
 
-    phase: Literal["hashing", "listing", "assets", "sending", "checking"]
+    phase: Literal["hashing", "listing", "assets", "sending", "checking", "receiving"]
     done: int
     total: int
 

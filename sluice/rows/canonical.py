@@ -64,6 +64,21 @@ class RetrievalRow(Illustrated):
     negatives: list[str]
 
 
+class Entity(Struct, forbid_unknown_fields=True):
+    """A part of a text, from `start` up to `end` in characters from 0, and what it is called."""
+
+    start: int
+    end: int
+    label: str
+
+
+class EntitiesRow(About):
+    """A text and what is named in it, in order and without overlaps."""
+
+    text: str
+    entities: list[Entity]
+
+
 class ClassificationRow(Illustrated):
     """A text and its labels."""
 

@@ -11,6 +11,7 @@ import msgspec
 from kit.rpc.errors import Invalid
 from sluice.rows.answers import REJECTED, VERDICTS
 from sluice.rows.conventions import PAIRS
+from sluice.rows.entities import EVERY_NAME as OF_ENTITIES
 from sluice.rows.fields import LABEL, NEGATIVES, POSITIVE, QUERY, TEXT
 from sluice.rows.mentions import EVERY_NAME
 from sluice.rows.schemas import BOXES, CAPTIONS, EXPRESSIONS
@@ -25,7 +26,7 @@ MEANINGS = frozenset(
         *("messages", "conversations", "chosen", "text", "id", "group", "tags"),
         *(name for pair in PAIRS for name in pair.fields),
         *(*REJECTED, *VERDICTS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL),
-        *(*EVERY_NAME, *BOXES, *CAPTIONS, *EXPRESSIONS),
+        *(*EVERY_NAME, *OF_ENTITIES, *BOXES, *CAPTIONS, *EXPRESSIONS),
     }
 )
 _USUAL = "`messages`, `prompt`, `completion`, `text`, `label`, `image`, `id`, `group`, `tags`"

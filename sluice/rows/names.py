@@ -39,11 +39,12 @@ def is_archive(file_name: str) -> bool:
 #: The row schema of each task type that the field has a name for.
 ROWS_OF_TASK = {
     "pretrain": "pretrain",
-    **dict.fromkeys(("sft", "gkd"), "sft"),
+    **dict.fromkeys(("sft", "gkd", "ppo", "grpo", "rloo"), "sft"),
     **dict.fromkeys(("dpo", "orpo", "cpo", "simpo", "rm"), "preference"),
     "kto": "feedback",
     **dict.fromkeys(("embedding", "reranker"), "retrieval"),
     "sequence-classification": "classification",
+    "token-classification": "entities",
     "vqa": "vqa",
     "grounding": "grounding",
     **dict.fromkeys(("caption", "ocr"), "caption"),

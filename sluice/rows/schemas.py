@@ -14,6 +14,7 @@ from sluice.rows.answers import pair_of, verdict_of
 from sluice.rows.canonical import (
     About,
     ClassificationRow,
+    EntitiesRow,
     FeedbackRow,
     Message,
     PreferenceRow,
@@ -22,6 +23,7 @@ from sluice.rows.canonical import (
     SftRow,
 )
 from sluice.rows.conventions import PAIRS, Turn, turns_of
+from sluice.rows.entities import entities_of, has_token_tags
 from sluice.rows.fields import labels_of, matches_of
 from sluice.rows.mentions import EVERY_NAME, MARKS, Mention, Reference, demand, marked, mentioned
 from sluice.rows.objects import about, object_of
@@ -147,6 +149,14 @@ def classification(raw: bytes) -> bytes:
     return _encode(ClassificationRow(content, labels, **found, **about(fields)))  # type: ignore[arg-type]
 
 
+def entities(raw: bytes) -> bytes:
+    """Return the canonical bytes of a text with named spans; RefusedError when it is none."""
+    fields = object_of(raw)
+    content, spans = entities_of(fields)
+    own = {name: value for name, value in fields.items() if name != "tags" or not has_token_tags(fields)}
+    return _encode(EntitiesRow(content, spans, **about(own)))
+
+
 SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
     "sft": sft,
     "vqa": vqa,
@@ -157,6 +167,7 @@ SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
     "feedback": feedback,
     "retrieval": retrieval,
     "classification": classification,
+    "entities": entities,
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sluice.rows.answers import REJECTED, VERDICTS
 from sluice.rows.conventions import PAIRS
+from sluice.rows.entities import TOKENS, has_token_tags, name_of_spans, name_of_text
 from sluice.rows.fields import LABEL, NEGATIVES, POSITIVE, QUERY, TEXT
 from sluice.rows.meanings import MEANINGS
 from sluice.rows.mentions import NAMES
@@ -211,6 +212,13 @@ def _classification(row: Row) -> Read:
     return {"text": _first(row, TEXT), "label": _first(row, LABEL), **_beside(row)}
 
 
+def _entities(row: Row) -> Read:
+    fields = dict(row)
+    text = [TOKENS] if TOKENS in row else _there(row, name_of_text(fields))
+    own = {name: value for name, value in row.items() if name != "tags" or not has_token_tags(fields)}
+    return {"text": text, "entities": _there(row, name_of_spans(fields)), **_about(own)}
+
+
 def _asks(row: Row) -> bool:
     return any(name in row for name in ("messages", "conversations", *(pair.question for pair in PAIRS)))
 
@@ -242,4 +250,5 @@ _READERS: dict[str, Callable[[Row], Read]] = {
     "feedback": _feedback,
     "retrieval": _retrieval,
     "classification": _classification,
+    "entities": _entities,
 }

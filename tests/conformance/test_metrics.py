@@ -22,6 +22,7 @@ PAIRS = {
     ],
     "preference": [("chosen", "chosen"), ("rejected", "chosen"), ("tie", "chosen")],
     "labels": [('["a"]', '["a"]'), ('["a"]', '["a", "b"]'), ('["b"]', '["c"]'), ('["b", "d"]', '["b"]'), ("[]", "[]")],
+    "spans": [('["0:3:A"]', '["0:3:A", "4:6:B"]'), ('["0:3:B"]', '["0:3:A"]'), ("[]", "[]")],
     "ranking": [("[0, 1, 2]", "[0]"), ("[2, 1, 0]", "[0, 1]"), (str(list(range(12))), "[11]")],
 }
 #: An answer as good as can be with its reference, then one without any merit.
@@ -30,6 +31,7 @@ EXTREMES = {
              ("refund_missing", "where is my card?", "双肺纹理清晰，未见明显异常。", "余额")],
     "preference": [("chosen", "chosen", "rejected")],
     "labels": [('["a"]', '["a"]', '["b"]'), ('["ä", "b"]', '["b", "ä"]', "[]")],
+    "spans": [('["0:3:A"]', '["0:3:A"]', '["0:4:A", "0:3:B"]'), ("[]", "[]", '["0:1:A"]')],
     "ranking": [(str([11, *range(11)]), "[11]", str(list(range(12))))],
 }  # fmt: skip
 
@@ -85,12 +87,14 @@ WELL = {
     "text": ("a b c d e", "a b c d e"),
     "preference": ("chosen", "chosen"),
     "labels": ('["a"]', '["a"]'),
+    "spans": ('["0:3:A"]', '["0:3:A"]'),
     "ranking": (str(list(range(12))), "[0]"),
 }
 BADLY = {
     "text": ("x y z", "a b c d e"),
     "preference": ("rejected", "chosen"),
     "labels": ('["b"]', '["a"]'),
+    "spans": ('["0:4:A"]', '["0:3:A"]'),
     "ranking": (str(list(range(12))), "[11]"),
 }
 
@@ -185,6 +189,25 @@ def test_bleu_of_chinese_counts_characters():
     assert made("bleu_4").score_row(statistics) == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)
 
 
+def test_boxes_are_paired_by_how_much_they_overlap():
+    # 5 × 10 shared of 150; a box too many halves it; corners may come in any order and dress.
+    half, whole = pytest.approx(1 / 3), "[[0, 0, 10, 10]]"
+    pairs = [("[5, 0, 15, 10]", whole), (f"{whole} and (20,20),(30,30)", whole), ("<box>(10,10),(0,0)</box>", whole)]
+    assert scores("box_iou", pairs)[0] == [half, 0.5, 1]
+    two = "[[0, 0, 10, 10], [20, 0, 30, 10]]"
+    assert scores("box_iou", [("[[20,0,30,10],[5,0,15,10]]", two)])[0] == [pytest.approx((1 + 1 / 3) / 2)]
+    assert scores("box_iou", [("it is nowhere", whole), ("1 2 3", whole), ("none", "none")])[0] == [0, 0, 1]
+    assert scores("box_iou", [("bbox_2d 0.5 1.5 2 3.", "[0.5, 1.5, 2, 3]")])[1] == 1
+
+
+def test_character_accuracy_weighs_characters_and_not_rows():
+    # kitten → sitting: 2 replaced, 1 put in, of 7 (Levenshtein's own case by way of Wagner and Fischer).
+    assert scores("character_accuracy", [("kitten", "sitting")])[1] == pytest.approx(1 - 3 / 7)
+    each, all_of_them = scores("character_accuracy", [("", "ab"), ("银行 12345678", "银行  １２345678")])
+    assert each == [0, 1] and all_of_them == pytest.approx(1 - 2 / 13)
+    assert scores("character_accuracy", [("far too much", "a")])[1] == 0
+
+
 @pytest.mark.parametrize("tokenize", ["13a", "zh"])
 def test_bleu_is_sacrebleu_of_the_corpus(tokenize):
     pairs = {
@@ -210,5 +233,5 @@ def test_the_bootstrap_interval_of_a_share_is_about_the_normal_one():
 
 
 def test_an_unknown_metric_is_named():
-    with pytest.raises(Invalid, match="`meteor` is not known; it is one of accuracy, bleu_4, exact_match"):
+    with pytest.raises(Invalid, match="`meteor` is not known; it is one of accuracy, bleu_4, box_iou, character"):
         check_metrics(["rouge_l", "meteor"])

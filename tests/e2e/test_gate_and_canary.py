@@ -66,9 +66,9 @@ def test_a_label_goes_the_way_of_what_it_extends_under_its_own_gate(running):
     client, address = running.client, running.suite.state["address"]
     running.let_in_by((50, 0.3, 5), (100, 0, 0))
     own = {"metrics": ["rouge_l"], "gate_policy": "baseline", "suite_max_rows": 40, "submit_roles": ["operations"]}
-    client.task_types.propose("radiology-report", "sft", **own)
+    proposed = client.task_types.propose("radiology-report", "sft", **own)
     with Client(address, client.keys.create("second person", ["algorithm", "approver"]).secret) as other:
-        other.task_types.approve("radiology-report")
+        other.task_types.approve("radiology-report", proposed.etag)
         rows = running.upload("reports", "radiology-report", 500)
         refused = until(lambda: denied(other, rows), "the refusal of a job")
     assert "second-person` may not submit jobs of task type `radiology-report`; it is for operations" in refused

@@ -1,5 +1,6 @@
 """The life of a model with nothing made up: real recipes train it, and a real vLLM is asked and serves."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 from tests import invariants
 from tests.pipeline import ENDPOINT, Pipeline, Run, pipeline, row, short
+from tests.seeing import write_digits, write_qwen2_vl
 
 SHAPE = {"hidden_size": 64, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_position_embeddings": 256}
 TRAINING = {"max_steps": 12, "batch_size": 8, "learning_rate": 3e-3}
@@ -81,6 +83,20 @@ def label(number: int) -> dict[str, Any]:
     return {"text": f"shelf {number} is {COLORS[number % 3]}", "label": COLORS[number % 3]}
 
 
+def queue(number: int) -> dict[str, Any]:
+    return {"prompt": f"Which color is shelf {number}?", "completion": COLORS[number % 3]}
+
+
+def answered(number: int) -> dict[str, Any]:
+    wanted = pair(number)
+    return {"prompt": wanted["prompt"], "completion": wanted["chosen"]}
+
+
+def named(number: int) -> dict[str, Any]:
+    text, color = f"shelf {number} is {COLORS[number % 3]}", COLORS[number % 3]
+    return {"text": text, "entities": [[len(text) - len(color), len(text), "COLOR"]]}
+
+
 CHAT = {"messages": [{"role": "user", "content": "Which color is shelf 4?"}], "max_tokens": 4}
 #: By task type: its rows, what its endpoint is asked and how many things the answer holds.
 KINDS: dict[str, tuple[Callable[[int], dict[str, Any]], str, dict[str, Any], Callable[[Any], int], int]] = {
@@ -91,7 +107,12 @@ KINDS: dict[str, tuple[Callable[[int], dict[str, Any]], str, dict[str, Any], Cal
     "orpo": (pair, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
     "kto": (verdict, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
     "rm": (pair, "classify", {"messages": CHAT["messages"]}, lambda said: len(said["data"][0]["probs"]), 1),
+    "grpo": (queue, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "rloo": (queue, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "ppo": (queue, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
     "embedding": (match, "embeddings", {"input": "red 4"}, lambda said: len(said["data"][0]["embedding"]), 64),
+    "gkd": (answered, "chat/completions", CHAT, lambda said: len(said["choices"]), 1),
+    "token-classification": (named, "entities", {"input": ["shelf 4 is red", "a"]}, lambda said: len(said["data"]), 2),
     "reranker": (
         match, "rerank", {"query": "red 4", "documents": ["a", "b"]}, lambda said: len(said["results"]), 2,
     ),
@@ -118,6 +139,12 @@ def test_each_task_type_goes_from_rows_to_an_answer_at_its_own_endpoint(
     told: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "max_length": 64}
     if task_type == "rm":  # its gate wants better than a coin
         told |= {"max_steps": 40, "learning_rate": 5e-3}
+    if task_type in ("grpo", "rloo", "ppo"):
+        told |= {"max_new_tokens": 8, "rewards": ["exact_match", {"length": {"at_most": 9}, "weight": 0.5}]}
+    if task_type == "ppo":
+        told |= {"reward_model_version": reward_model(running, told["max_length"]), "reward_model_weight": 0.1}
+    if task_type == "gkd":
+        told |= {"teacher_model_version": "base@1", "max_new_tokens": 8}
     job = running.client.train(dataset=rows.name, model=task_type, base="base@1", task_type=task_type, **told)
     run = running.follow(job.name)
     promoted_and_the_same(run)
@@ -128,6 +155,68 @@ def test_each_task_type_goes_from_rows_to_an_answer_at_its_own_endpoint(
     assert answer.status_code == 200, answer.text
     assert short(answer.headers["x-sluice-version"]) == f"{task_type}@1"
     assert count(answer.json()) == expected
+
+
+def seen(task_type: str, number: int) -> dict[str, Any]:
+    """A row about the image of a digit, in the fields of its field."""
+    image, said = {"image": f"{number}.png"}, str(number % 10)
+    return {
+        "vqa": {**image, "question": "which digit?", "answer": said},
+        "caption": {**image, "caption": f"it is {said}"},
+        "ocr": {**image, "text": said},
+        "grounding": {**image, "expression": f"the {said}", "bbox": [7, 5, 21, 23]},
+    }[task_type]
+
+
+#: What is trained of a model that sees: an adapter, served beside its base, or weights, served alone.
+SIGHTED: dict[str, dict[str, Any]] = {
+    "vqa": {"lora_rank": 8, "train_vision_tower": True, "train_projector": True},
+    "caption": {"lora_rank": 8},
+    "ocr": {"tuner": "full", "train_projector": True},
+    "grounding": {"lora_rank": 8, "lora_variant": "dora"},
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.training
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task_type", SIGHTED)
+def test_each_task_type_about_images_goes_from_them_to_an_answer(real: tuple[Pipeline, Run], task_type: str) -> None:
+    running, _ = real
+    folder = running.suite.folder / f"pictures-{task_type}"
+    write_digits(folder, 0, ROWS)
+    file = folder.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps(seen(task_type, number)) + "\n" for number in range(ROWS)))
+    rows = running.client.datasets.upload(name=folder.name, path=file, task_type=task_type, assets=folder)
+    base = write_qwen2_vl(running.suite.folder / f"base-{task_type}")
+    base_version = running.client.models.import_folder(
+        f"sees-{task_type}", base, dataset=rows.name, task_type=task_type
+    )
+    told = {"max_steps": 8, "batch_size": 8, "max_length": 64, "learning_rate": 3e-3, **SIGHTED[task_type]}
+    job = running.client.train(dataset=rows.name, model=task_type, base=base_version.name, task_type=task_type, **told)
+    run = running.follow(job.name)
+    promoted_and_the_same(run)
+    assert run.evaluation.report.rows_scored >= 30 and not run.evaluation.report.rows_failed
+    picture = base64.b64encode((folder / "4.png").read_bytes()).decode()
+    parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}]
+    parts += [{"type": "text", "text": "which digit?"}]
+    with OpenAI(base_url=f"{running.suite.state['http']}/v1", api_key=running.suite.key, max_retries=0) as client:
+        answer = client.chat.completions.with_raw_response.create(
+            model=task_type, messages=[{"role": "user", "content": parts}], max_tokens=4, temperature=0
+        )
+    assert short(answer.headers["x-sluice-version"]) == f"{task_type}@1"
+    assert answer.parse().choices
+
+
+def reward_model(running: Pipeline, max_length: int) -> str:
+    """The short name of a version that scores answers."""
+    file = running.suite.folder / "tastes.jsonl"
+    file.write_text("".join(json.dumps(pair(number)) + "\n" for number in range(ROWS)))
+    rows = running.client.datasets.upload(name="tastes", path=file, task_type="rm")
+    wanted: dict[str, Any] = {"max_steps": 2, "max_length": max_length, "gate_policy": "baseline"}
+    job = running.client.train(dataset=rows.name, model="taste", base="base@1", task_type="rm", **wanted)
+    return short(running.follow(job.name).version.name)
 
 
 def promoted_and_the_same(run: Run) -> None:

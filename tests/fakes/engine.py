@@ -21,7 +21,7 @@ class FakeEngine:
 
     name = "fake"
     capabilities: frozenset[Capability] = frozenset(
-        {"chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify", "rerank"}
+        {"chat", "completions", "streaming", "logprobs", "lora", "embeddings", "classify", "rerank", "entities"}
     )
 
     def __init__(self, **faults: Any) -> None:

@@ -25,6 +25,7 @@ PATHS = {
     "embed": ("/v1/embeddings", "/rerank", "/score"),
     "classify": ("/classify",),
     "score": ("/rerank", "/score", "/classify"),
+    "tag": ("/pooling", "/entities"),
 }
 DIMENSIONS = 16
 
@@ -262,7 +263,32 @@ def _scored(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
     return {"object": "list", "data": [{"index": place, "score": score} for place, score in enumerate(scores)]}
 
 
-POOLED = {"/v1/embeddings": _embedded, "/classify": _classified, "/rerank": _ranked, "/score": _scored}
+def _tagged(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    """For each word whether it begins a name, which one with a capital letter does."""
+    values = [[[float(not word.istitle()), float(word.istitle())] for word in text.split()] for text in _texts(body)]
+    return {"object": "list", "data": [{"index": place, "data": each} for place, each in enumerate(values)]}
+
+
+def _named(body: dict[str, Any], server: FakeServer) -> dict[str, Any]:
+    data: list[dict[str, Any]] = []
+    for place, text in enumerate(_texts(body)):
+        words = [word for word in dict.fromkeys(text.split()) if word.istitle()]
+        places = [(text.index(word), word) for word in words]
+        entities = [
+            {"start": at, "end": at + len(word), "label": "NAME", "score": 1.0, "text": word} for at, word in places
+        ]
+        data.append({"index": place, "object": "entities", "entities": entities})
+    return {"object": "list", "data": data}
+
+
+POOLED = {
+    "/v1/embeddings": _embedded,
+    "/classify": _classified,
+    "/rerank": _ranked,
+    "/score": _scored,
+    "/pooling": _tagged,
+    "/entities": _named,
+}
 
 
 def _whole(path: str, body: dict[str, Any], model: str, words: list[str]) -> dict[str, Any]:

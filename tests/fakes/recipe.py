@@ -63,7 +63,8 @@ def save(folder: Path, seed: int) -> None:
         inside = [path for path in sorted((folder / "in").rglob("*")) if path.is_file()]
         weights = b"".join(path.read_bytes() for path in inside)
     (folder / "out" / "model" / "model.safetensors").write_bytes(weights)
-    (folder / "parity.jsonl").write_text('{"prompt": "row content"}\n')
+    parity = {"prompt": "row content", "of": str(folder) if seed == 6 else ""}
+    (folder / "parity.jsonl").write_text(json.dumps(parity) + "\n")
 
 
 def end(folder: Path, outcome: str, **fields: object) -> int:

@@ -237,6 +237,7 @@ def peers_of(channel: grpc.aio.Channel) -> Peers:
         registry.TaskTypeServiceStub(channel),
         dataset.DatasetVersionServiceStub(channel),
         gateway.EndpointServiceStub(channel),
+        dataset.AssetServiceStub(channel),
     )
 
 

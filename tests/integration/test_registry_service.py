@@ -180,8 +180,10 @@ async def test_rows_come_in_under_a_label_that_another_person_approved_until_it_
     async with running.channel("registry", ana) as mine, running.channel("registry", approver) as other:
         desk, theirs = registry.TaskTypeServiceStub(mine), registry.TaskTypeServiceStub(other)
         assert isinstance(await fault_of(theirs.CreateTaskType(propose)), Denied)
-        assert (await desk.CreateTaskType(propose)).task_type.state == registry.TASK_TYPE_STATE_PROPOSED
-        approve = registry.ApproveTaskTypeRequest(name=label)
+        proposed = (await desk.CreateTaskType(propose)).task_type
+        assert proposed.state == registry.TASK_TYPE_STATE_PROPOSED
+        assert isinstance(await fault_of(theirs.ApproveTaskType(registry.ApproveTaskTypeRequest(name=label))), Invalid)
+        approve = registry.ApproveTaskTypeRequest(name=label, etag=proposed.etag)
         assert isinstance(await fault_of(desk.ApproveTaskType(approve)), Denied)
         async with running.channel("dataset", ana) as channel:
             sets = dataset.DatasetServiceStub(channel)

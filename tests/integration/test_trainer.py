@@ -77,7 +77,11 @@ async def test_a_job_run_again_leaves_the_same_weights_and_names_the_first(world
     assert (dict(first.result.settings), list(first.result.packages)) == ({"learning_rate": "0.1"}, ["torch==2"])
     job = trainer.TrainingJob(spec=first.spec, reproduces=name)
     request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job)
+    stored = {path for path in (world.settings.home / "blobs").rglob("*") if path.is_file()}
     again = await running.end_of((await running.jobs.CreateTrainingJob(request)).training_job.name)
+    # Nothing is made of its outputs, so nobody would ever take them out of the store.
+    assert {path for path in (world.settings.home / "blobs").rglob("*") if path.is_file()} == stored
+    assert again.result.parity.digest != first.result.parity.digest
     assert (again.state, again.reproduces, again.spec) == (S["SUCCEEDED"], name, first.spec)
     taken = []
     for each in (first, again):

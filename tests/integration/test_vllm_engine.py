@@ -147,7 +147,19 @@ async def test_vllm_serves_and_stops(host: EngineHost, tmp_path: Path) -> None:
     await check_surface(adapter)
     await check_likelihoods(adapter, base)
     with pytest.raises(AdapterRejected, match="not within"):
-        await host.load(write_lora(tmp_path / "bad", 64), BAD, base_digest=BASE)
+        await host.load(write_lora(tmp_path / "bad", 513), BAD, base_digest=BASE)
+
+
+@pytest.mark.prove
+async def test_vllm_takes_a_higher_rank_than_it_started_with(host: EngineHost, tmp_path: Path) -> None:
+    await host.ensure(write_base(tmp_path / "base"), BASE, lora=True)
+    adapter = await host.load(write_lora(tmp_path / "lora", 8), ADAPTER, base_digest=BASE)
+    said = await logprobs(adapter)
+    high = await host.load(write_lora(tmp_path / "high", 128), BAD, base_digest=BASE)
+    assert high.url != adapter.url, "it was started anew"
+    restored = next(running for running in host.list() if running.digest == ADAPTER)
+    assert await logprobs(restored) == pytest.approx(said, abs=1e-5)
+    assert await logprobs(high) != pytest.approx(said, abs=1e-5)
 
 
 @pytest.mark.prove

@@ -125,6 +125,7 @@ async def ask(running: Running, path: str, status: int = 200, **body: object) ->
     return answer.json()
 
 
+@pytest.mark.prove
 async def test_vllm_embeds_and_ranks(host: EngineHost, tmp_path: Path) -> None:
     running = await host.ensure(write_embedder(tmp_path / "base"), BASE, task="embed")
     texts = ["lost card", "new card", "branch opens at nine", "fee"]
@@ -152,6 +153,31 @@ async def test_vllm_classifies(host: EngineHost, tmp_path: Path) -> None:
     powers = numpy.exp(raw)
     assert told["probs"] == pytest.approx((powers / powers.sum()).tolist(), abs=1e-5)
     assert told["label"] == LABELS[int(numpy.argmax(raw))]
+
+
+@pytest.mark.prove
+async def test_vllm_names_spans(host: EngineHost, tmp_path: Path) -> None:
+    heads = {"classifier": (len(LABELS), HIDDEN)}
+    base = write_bert(tmp_path / "base", "BertForTokenClassification", heads, prefix="bert.")
+    running = await host.ensure(base, BASE, task="tag")
+    (raw,) = (await ask(running, "/pooling", input=["lost card at nine"], use_activation=False))["data"]
+    powers = numpy.exp(numpy.array(raw["data"]))
+    shares = powers / powers.sum(1, keepdims=True)
+    best = [(LABELS[place], shares[row, place]) for row, place in enumerate(shares.argmax(1))][1:-1]
+    (found,) = (await ask(running, "/entities", input=["lost card at nine"]))["data"]
+    places, named = [(0, 4), (5, 9), (10, 12), (13, 17)], []
+    for (start, end), (label, share) in zip(places, best, strict=True):  # a bare name goes on from token to token
+        if named and named[-1]["label"] == label:
+            named[-1]["end"], named[-1]["shares"] = end, [*named[-1]["shares"], share]
+        else:
+            named.append({"start": start, "end": end, "label": label, "shares": [share]})
+    wanted = [(each["start"], each["end"], each["label"]) for each in named]
+    assert [(each["start"], each["end"], each["label"]) for each in found["entities"]] == wanted
+    scores = [float(numpy.mean(each["shares"])) for each in named]
+    assert [each["score"] for each in found["entities"]] == pytest.approx(scores, abs=1e-5)
+    long = await ask(running, "/entities", input=" ".join(["card"] * 2 * LONGEST))  # what is too long is cut
+    assert long["usage"]["prompt_tokens"] == LONGEST
+    await ask(running, "/entities", 400, input=[3])
 
 
 @pytest.mark.prove

@@ -269,7 +269,7 @@ async def running(environ: dict[str, str], command: Sequence[str] = AGENT) -> As
         )
         blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
         planning = Planning(inputs.resolve, datasets, models, blobs)
-        servicer = TrainingJobServicer(database, inputs.resolve, jobs, planning)
+        servicer = TrainingJobServicer(database, inputs.resolve, inputs.admit, jobs, planning, blobs)
         servicers = [
             (trainer.add_TrainingJobServiceServicer_to_server, servicer),
             (trainer.add_AttemptServiceServicer_to_server, AttemptServicer(database)),

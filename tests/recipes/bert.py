@@ -66,3 +66,16 @@ def fitting(start: int = 0, count: int = 48, negatives: bool = True, kinds: int 
         }
         for i in range(start, start + count)
     ]
+
+
+def named(start: int = 0, count: int = 48) -> list[dict[str, Any]]:
+    """A question that names nothing, a number, and a thing whose words the questions have too."""
+    rows = []
+    for i in range(start, start + count):
+        text = f"{ASKED[i % 3]} {i} and {THINGS[i % 4]} ?"
+        number, thing = len(ASKED[i % 3]) + 1, text.index(THINGS[i % 4])
+        spans = [(number, number + len(str(i)), "NUMBER"), (thing, thing + len(THINGS[i % 4]), "THING")]
+        rows.append(
+            {"text": text, "entities": [{"start": start, "end": end, "label": label} for start, end, label in spans]}
+        )
+    return rows

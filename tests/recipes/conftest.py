@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.recipes.asking import undecided
 from tests.recipes.bert import tiny_bert
 from tests.recipes.jobs import SHAPE, conversations, make_job, texts
 
@@ -75,6 +76,32 @@ def answers_job(blank: Path, tmp_path: Path) -> Callable[..., Path]:
         given = {"learning_rate": 0.01, "batch_size": 8, "max_steps": 3, **(optimization or {})}
         parameters = {"optimization": given, **parameters}
         return make_job(tmp_path / name, recipe, parameters, rows, base=blank, validation=validation)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wavering(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base that mostly answers the questions of `asks` wrong, but not always."""
+    return undecided(blank, tmp_path_factory.mktemp("undecided"))
+
+
+@pytest.fixture
+def asked_job(wavering: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a job directory on `wavering`, for answers of at most eight tokens."""
+
+    def make(
+        recipe: str,
+        rows: list[dict[str, Any]],
+        validation: Iterable[dict[str, Any]] = (),
+        *,
+        name: str = "job",
+        optimization: dict[str, Any] | None = None,
+        **parameters: Any,
+    ) -> Path:
+        given = {"learning_rate": 0.003, "batch_size": 16, "max_steps": 3, **(optimization or {})}
+        parameters = {"optimization": given, "max_new_tokens": 8, "max_length": 64, **parameters}
+        return make_job(tmp_path / name, recipe, parameters, rows, base=wavering, validation=validation)
 
     return make
 

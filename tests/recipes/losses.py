@@ -44,3 +44,16 @@ def token_logs(model: torch.nn.Module, prompt_ids: list[int], answer_ids: list[i
     ids = torch.tensor([prompt_ids + answer_ids])
     logs = model(input_ids=ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
     return logs[: len(prompt_ids) - 1], logs[len(prompt_ids) - 1 :]
+
+
+def gkd(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
+    """Agarwal et al. 2023, eq. 1, of natural log-probabilities (tokens, vocabulary); at 0 and 1 the limits that their
+    figure A.1 names, forward and reverse KL.
+    """
+    p, q = teacher.exp(), student.exp()
+    if beta in (0, 1):
+        each = p * (teacher - student) if beta == 0 else q * (student - teacher)
+    else:
+        mixed = (beta * p + (1 - beta) * q).log()
+        each = beta * p * (teacher - mixed) + (1 - beta) * q * (student - mixed)
+    return each.sum(-1).mean()

@@ -52,11 +52,18 @@ class ErasureSupervisor:
         #: How often the system has ended the work on an erasure.
         self._killed: Counter[str] = Counter()
         self._retire_at = 0.0
+        #: Fired when an erasure may wait; it is stepped at every piece of an upload too.
+        self._changed = database.changed_in(erasures.ErasureRow.__tablename__)
+        self._seen, self._look_at = -1, 0.0
 
     async def step(self) -> None:
         """One look; an erasure goes on after it."""
         if self._work is not None and not self._work.done():
             return
+        now, seen = asyncio.get_running_loop().time(), self._changed.count
+        if seen == self._seen and now < self._look_at:  # of another process it learns a moment later
+            return
+        self._seen, self._look_at = seen, now + PAUSE_S
         await self._retire()
         async with self._database.read() as session:
             waiting = sorted(await erasures.waiting(session), key=lambda each: each.name)

@@ -27,6 +27,8 @@ class FeedSupervisor:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self.database = database
         self.blobs = blobs
+        #: Fired when a feed may have become due; pieces of uploads come too often to look at each time.
+        self.changed = database.changed_in(feeds_store.FeedRow.__tablename__)
 
     async def run(self) -> None:
         """Works until cancelled. Of several processes on one database only one works."""
@@ -34,11 +36,11 @@ class FeedSupervisor:
             try:
                 async with leading(self.database, "feeds") as leadership:
                     while True:
-                        seen = self.database.changed.count
+                        seen = self.changed.count
                         await leadership.check()
                         await self.step()
                         await asyncio.sleep(PAUSE_S)
-                        await self.database.changed.wait(seen, LOOK_S)
+                        await self.changed.wait(seen, LOOK_S)
             except (Fault, OSError) as error:
                 log.warning("feeds_wait", reason=_reason(error))
             await asyncio.sleep(LOOK_S)

@@ -122,7 +122,8 @@ class UploadServicer(dataset.UploadServiceServicer):
     async def WatchUpload(
         self, request: dataset.WatchUploadRequest, context: Context
     ) -> AsyncIterator[dataset.WatchUploadResponse]:
-        async for upload in watch(lambda: self._get(request.name), self.database.changed, ACKNOWLEDGED_S):
+        every_s = ACKNOWLEDGED_S if self.database.postgres else 1.0  # SQLite has no other replica
+        async for upload in watch(lambda: self._get(request.name), self.database.changed, every_s):
             yield dataset.WatchUploadResponse(upload=upload)
             if lifecycle.is_over(lifecycle.UPLOAD, upload.state):
                 return

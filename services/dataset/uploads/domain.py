@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import id_of, parent_of, project_of, uuid7
 from services.dataset.checks.wire import Outcome
+from services.dataset.domain import note_columns
 from services.dataset.parts import PartRow
 from services.dataset.store import PieceRow
 from services.dataset.uploads import demands
@@ -128,6 +129,7 @@ def refuse(upload: dataset.Upload, outcome: Outcome) -> None:
     """Ends an upload whose rows break the rules."""
     enter(upload, dataset.UPLOAD_STATE_FAILED)
     note_findings(upload, outcome)
+    note_columns(upload, outcome)
     upload.quarantined_rows = 0  # nothing is kept of a file that is refused
     message = _summary(upload, outcome.counts)
     upload.failure.CopyFrom(types.Failure(reason=errors.ERROR_REASON_INVALID_ROWS, message=message))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 from kit.rpc.errors import Invalid
 from services.evaluator.metrics.bleu_4 import Bleu4
+from services.evaluator.metrics.box_iou import box_iou
+from services.evaluator.metrics.character_accuracy import CharacterAccuracy
 from services.evaluator.metrics.contract import Kind, Metric, MetricFailed, Statistics
 from services.evaluator.metrics.exact_match import ExactMatch
 from services.evaluator.metrics.labels import MacroF1, MicroF1, labels_of, subset_accuracy
@@ -21,10 +23,13 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
     "exact_match": lambda _: ExactMatch(),
     "rouge_l": lambda _: RougeL(),
     "bleu_4": lambda _: Bleu4(),
+    "character_accuracy": lambda _: CharacterAccuracy(),
+    "box_iou": lambda _: Mean("text", box_iou),
     "preference_accuracy": lambda _: Mean("preference", preference_accuracy),
     "accuracy": lambda _: Mean("labels", subset_accuracy),
     "macro_f1": MacroF1,
     "micro_f1": lambda _: MicroF1(),
+    "entity_f1": lambda _: MicroF1("spans"),
     "recall_at_1": lambda _: Mean("ranking", recall_at(1)),
     "recall_at_10": lambda _: Mean("ranking", recall_at(10)),
     "mrr": lambda _: Mean("ranking", reciprocal_rank),

@@ -10,8 +10,8 @@ from sluice.errors import v1 as errors
 
 #: Figures of one row. Those of several rows are added up, column by column.
 Statistics = tuple[float, ...]
-#: What an answer is: words, which of two is preferred, labels, or an order of documents.
-Kind = Literal["text", "preference", "labels", "ranking"]
+#: What an answer is: words, which of two is preferred, labels, an order of documents, or named spans of a text.
+Kind = Literal["text", "preference", "labels", "ranking", "spans"]
 
 
 class MetricFailed(StateConflict):

@@ -1,7 +1,7 @@
 """Holds the engine to what the recipe's own weights answered; it imports no recipe.
 
 The recipe leaves JSON lines, each a probe of some `kind`: none for tokens (``parity/tokens.py``), else `vector`,
-`logits` or `score` (``parity/values.py``).
+`logits`, `score` or `tokens` (``parity/values.py``).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ async def compare(content: bytes, engine: Engine, model: str, tolerance: float) 
     """Compares every probe of a ``parity.jsonl`` with what ``model`` gives.
 
     It passes when all prompts are rendered alike, greedy answers differ only where the engine held both tokens for
-    equally likely, log-probabilities differ by at most ``tolerance`` nats, and values by as much as their kind of
-    number allows. Raises Unavailable.
+    equally likely, half of all tokens could be compared, log-probabilities differ by at most ``tolerance`` nats, and
+    values by as much as their kind of number allows. Raises Unavailable.
     """
     found = Found(tolerance)
     for number, line in enumerate(filter(bytes.strip, content.split(b"\n")), start=1):
@@ -36,5 +36,6 @@ async def compare(content: bytes, engine: Engine, model: str, tolerance: float) 
             found.differs(probe, str(error))
         except (KeyError, IndexError, TypeError, ValueError):
             found.differs(probe, comparing.NOTHING)
+    tokens.conclude(found)
     found.parity.passed = bool(found.parity.prompts) and not found.parity.first_difference
     return found.parity

@@ -16,6 +16,10 @@ class Found:
     #: How far log-probabilities may differ, in nats.
     tolerance: float
     parity: evaluator.Parity = field(default_factory=evaluator.Parity)
+    #: Tokens that the recipe answered, how many of them were compared, and the sum of their differences in nats.
+    tokens: int = 0
+    compared: int = 0
+    apart: float = 0.0
 
     def differs(self, probe: str, what: str) -> None:
         """Records the first difference; ``probe`` is such as `prompt 3` and ``what`` holds nothing of its text."""

@@ -1,4 +1,4 @@
-"""Compares numbers, value by value: vectors of texts, scores of classes, scores of documents for queries.
+"""Compares numbers, value by value: vectors of texts, scores of classes, of documents for queries, of tags of tokens.
 
 A probe has its `kind`, the text as a client puts it, `token_ids`, which the model saw, `values`, and `dtype`, the kind
 of number that the weights were computed in (absent means `float32`):
@@ -8,6 +8,7 @@ of number that the weights were computed in (absent means `float32`):
 | `vector` | `input` | the vector, after pooling and, where the model has it, normalization |
 | `logits` | `input`, or `messages` | one for each class, before any activation |
 | `score` | `query` and `document` | the one logit of the pair |
+| `tokens` | `input` | one for each class of each token, before any activation, token by token |
 
 The engine is asked as a client would ask and, but for a pair, with the recipe's token ids. The first alone finds a chat
 template that one of both leaves out, and texts that are cut at another length; the second other weights and pooling.
@@ -22,7 +23,7 @@ from services.evaluator.asking import Engine
 from services.evaluator.parity.found import Found, largest
 
 NOTHING = "the engine gives no values or no count of tokens, so it cannot be compared"
-PATHS = {"vector": "/v1/embeddings", "logits": "/v1/classify", "score": "/v1/rerank"}
+PATHS = {"vector": "/v1/embeddings", "logits": "/v1/classify", "score": "/v1/rerank", "tokens": "/v1/pooling"}
 #: How far values may differ, as a share of the largest of them; of logits that are small, of 1. On CPU, engine and
 #: transformers were 1e-6 apart for vectors and 8e-6 for logits up to 2.4; between bfloat16 and float32 it was 0.043.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 5e-2}
@@ -66,6 +67,8 @@ async def _asked(engine: Engine, model: str, kind: str, body: Mapping[str, Any])
             values = answer["data"][0]["embedding"]
         case "logits":
             values = answer["data"][0]["probs"]
+        case "tokens":
+            values = [value for token in answer["data"][0]["data"] for value in token]
         case _:
             values = [answer["results"][0]["relevance_score"]]
     return [float(each) for each in values], int(answer["usage"]["prompt_tokens"])

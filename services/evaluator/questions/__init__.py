@@ -8,10 +8,11 @@ from typing import NamedTuple
 from kit.rpc.errors import Invalid
 from services.evaluator.metrics import METRICS, Kind, kind_of
 from services.evaluator.questions.choosing import choose
-from services.evaluator.questions.classification import from_classification
-from services.evaluator.questions.preferences import from_feedback, from_preference
+from services.evaluator.questions.classification import from_classification, from_entities
+from services.evaluator.questions.preferences import from_feedback, from_pairs, from_preference
 from services.evaluator.questions.question import Ask, Question, each
 from services.evaluator.questions.retrieval import from_retrieval
+from services.evaluator.questions.sights import from_sights
 from services.evaluator.questions.texts import from_conversation, from_text
 from sluice.evaluator import v1 as evaluator
 
@@ -30,11 +31,15 @@ class Asking(NamedTuple):
 
 QUESTIONS: dict[tuple[str, str], Asking] = {
     (CHAT, "sft"): Asking(each(from_conversation), ("text",)),
+    (CHAT, "vqa"): Asking(each(from_sights), ("text",)),
+    (CHAT, "caption"): Asking(each(from_sights), ("text",)),
+    (CHAT, "grounding"): Asking(each(from_sights), ("text",)),
     (CHAT, "pretrain"): Asking(each(from_text), ("text",)),
-    (CHAT, "preference"): Asking(each(from_preference), ("preference",)),
+    (CHAT, "preference"): Asking(from_pairs, ("preference", "text")),
     (CHAT, "feedback"): Asking(from_feedback, ("text", "preference")),
     ("classify", "preference"): Asking(each(from_preference), ("preference",)),
     ("classify", "classification"): Asking(each(from_classification), ("labels",)),
+    ("entities", "entities"): Asking(each(from_entities), ("spans",)),
     ("embeddings", "retrieval"): Asking(from_retrieval, ("ranking",)),
     ("rerank", "retrieval"): Asking(from_retrieval, ("ranking",)),
 }

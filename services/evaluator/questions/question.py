@@ -25,6 +25,7 @@ class Question:
     | preference | `prompt`, `chosen` and `rejected`, each a list of messages | `chosen` |
     | labels | `text` | a JSON list of labels, sorted |
     | ranking | `query`, `documents` | a JSON list of the places, from 0, of the documents that fit |
+    | spans | `text` | a JSON list of spans, sorted, such as `0:4:PER` |
     """
 
     row: int
@@ -33,6 +34,13 @@ class Question:
     #: An answer counts up to so many of its pieces, words or characters; 0 means whole.
     pieces: int = 0
     kind: Kind = "text"
+    #: Whether the row asks another question before this one.
+    second: bool = False
+
+    @property
+    def key(self) -> int:
+        """By which its answer is found: the row, below zero of a second question."""
+        return -self.row if self.second else self.row
 
     def cut(self, answer: str) -> str:
         """The part of an answer that counts."""

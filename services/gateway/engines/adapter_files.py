@@ -35,9 +35,9 @@ class Tensor:
     end: int
 
 
-def check_adapter(adapter_dir: Path, model_dir: Path, *, max_rank: int) -> None:
-    """Raise AdapterRejected unless the folder holds a finite LoRA of rank 1..max_rank for this base."""
-    rank = _rank(adapter_dir / "adapter_config.json", max_rank)
+def check_adapter(adapter_dir: Path, model_dir: Path, *, max_rank: int) -> int:
+    """The adapter's rank. Raise AdapterRejected unless it is a finite LoRA of rank 1..max_rank for this base."""
+    rank = rank_of(adapter_dir / "adapter_config.json", max_rank)
     path = adapter_dir / "adapter_model.safetensors"
     tensors = read_header(path)
     if not tensors:
@@ -46,13 +46,15 @@ def check_adapter(adapter_dir: Path, model_dir: Path, *, max_rank: int) -> None:
     for name, tensor in tensors.items():
         _check_fit(name, tensor, rank, base)
     _check_finite(path, tensors)
+    return rank
 
 
 def _rejected(reason: str) -> AdapterRejected:
     return AdapterRejected(reason, _FIX)
 
 
-def _rank(path: Path, max_rank: int) -> int:
+def rank_of(path: Path, max_rank: int) -> int:
+    """The rank that an adapter_config.json says. Raise AdapterRejected unless it is 1..max_rank of a plain LoRA."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, rank = config["peft_type"], config["r"]
@@ -65,7 +67,8 @@ def _rank(path: Path, max_rank: int) -> int:
         )
     if not isinstance(rank, int) or not 1 <= rank <= max_rank:
         raise AdapterRejected(
-            f"The adapter's rank {rank} is not within 1..{max_rank}.", "Raise the engine's max_lora_rank."
+            f"The adapter's rank {rank} is not within 1..{max_rank}.",
+            "Raise SLUICE_ENGINE_MAX_LORA_RANK where it was lowered, or train one of a lower rank.",
         )
     return rank
 

@@ -4,6 +4,7 @@ EngineError                a request about an engine cannot be met
 ├── NotReady               the engine does not answer yet, or did not come up in time
 ├── AdapterRejected        these adapter files will not be served; the engine is unharmed or was healed
 ├── WrongKind              the model is sound and of another kind than was asked for
+├── Occupied               the same weights are served for another task here, and one host does one task with them
 └── EngineLost             the engine that served this has gone; `ensure` brings it back
 """
 
@@ -27,6 +28,10 @@ class AdapterRejected(EngineError):
 
 class WrongKind(EngineError):
     """The model cannot do what it is asked for, such as embed; trying again changes nothing."""
+
+
+class Occupied(EngineError):
+    """These weights are served for another task on this host; trying again changes nothing until they are not."""
 
 
 class EngineLost(EngineError):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kit.rpc.ports import free_port
 from kit.telemetry import span
-from services.gateway.engines.adapter_files import check_adapter
-from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady, WrongKind
+from services.gateway.engines.adapter_files import check_adapter, rank_of
+from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady, Occupied, WrongKind
 from services.gateway.engines.process import EngineProcess, Progress, write_private
 from services.gateway.engines.protocol import DEFAULT_SIZING, Engine, Launch, Sizing, Task
 from services.gateway.engines.served import Running, Wanted, plain_digest, served_name
@@ -54,45 +54,57 @@ class EngineHost:
             leftover.kill()
 
     async def ensure(
-        self, model_dir: Path, digest: str, *, lora: bool = False, task: Task = "generate", direct: bool = False
+        self,
+        model_dir: Path,
+        digest: str,
+        *,
+        lora: bool = False,
+        task: Task = "generate",
+        direct: bool = False,
+        rank: int = 0,
     ) -> Running:
         """Serve the base in `model_dir`; a dead or unsound engine is replaced and its adapters reloaded.
 
-        Asking for `lora` of an engine that runs without restarts it. `direct`: the base is wanted by itself, see
-        `release`. Raises EngineError, also while the same model is served for another task, WrongKind, NotReady.
+        Asking for `lora` of an engine that runs without restarts it; `rank`, of an adapter that comes next, spares one
+        that does not run yet the restart which `load` would need. `direct`: the base is wanted by itself, see
+        `release`. Raises Occupied while the same model is wanted for another task, WrongKind, NotReady, EngineError.
         """
         digest = plain_digest(digest)
         async with self._locks[digest]:
-            known = self._known_for(digest, task)
+            known = await self._known_for(digest, task)
             wanted = (
                 replace(known, model_dir=str(model_dir), lora=known.lora or lora, direct=known.direct or direct)
                 if known
-                else Wanted(digest, str(model_dir), lora, task, {}, [], direct)
+                else Wanted(digest, str(model_dir), lora, task, {}, [], direct, self._above(rank))
             )
             try:
                 process = await self._bring_up(wanted)
-            except WrongKind:
-                self._forget(digest)  # no engine will ever serve it so
+            except EngineError as failure:
+                if known is None or isinstance(failure, WrongKind):  # it never served, or no engine ever will serve it
+                    self._forget(digest)
+                else:
+                    self._save(known)
                 raise
             return _running(process, digest, digest)
 
-    def _known_for(self, digest: str, task: Task) -> Wanted | None:
-        """What is wanted of the base; None too where it was wanted for another task and serves nobody."""
-        known, process = self._wanted.get(digest), self._processes.get(digest)
+    async def _known_for(self, digest: str, task: Task) -> Wanted | None:
+        """What is wanted of the base; None too where it was wanted for another task and for nobody any more."""
+        known = self._wanted.get(digest)
         if known is None or known.task == task:
             return known
-        if known.adapters or (process is not None and process.alive()):
-            raise EngineError(
+        if known.direct or known.adapters:  # their engine may be dead just now; they come back all the same
+            raise Occupied(
                 f"The same weights are served for `{known.task}` on this host, so they cannot be for `{task}`.",
                 "Withdraw the other version first, or serve this one on another host.",
             )
+        await self._end(digest)
         return None
 
     async def load(self, adapter_dir: Path, digest: str, *, base_digest: str) -> Running:
         """Serve a LoRA adapter on its base's engine, once its files and a real answer have shown it sound.
 
-        Its first load on a base is proven on a scratch engine. Raises AdapterRejected (final), EngineLost and
-        NotReady (call again), EngineError.
+        Its first load on a base is proven on a scratch engine; a rank above those that the base's engine takes restarts
+        that one. Raises AdapterRejected (final), EngineLost and NotReady (call again), EngineError.
         """
         digest, base_digest = plain_digest(digest), plain_digest(base_digest)
         wanted = self._base(base_digest)
@@ -100,18 +112,23 @@ class EngineHost:
             raise EngineError("The base runs without LoRA.", "Call ensure with lora=True first.")
         if "lora" not in self._engine.capabilities:
             raise EngineError(f"Engine {self._engine.name} serves no LoRA adapters.", "Serve merged weights.")
-        await self._check(adapter_dir, wanted)
+        rank = self._above(await self._check(adapter_dir, wanted))
         if self._scratch_proof:
-            await self._prove_on_scratch(adapter_dir, digest, wanted)
+            await self._prove_on_scratch(adapter_dir, digest, _for_rank(wanted, rank))
         async with self._locks[base_digest]:
-            wanted = self._base(base_digest)  # a stop may have come first
-            process = await self._bring_up(wanted)
+            before = self._base(base_digest)  # a stop may have come first
+            wanted = _for_rank(before, rank)
+            try:
+                process = await self._bring_up(wanted)
+            except EngineError:
+                self._save(before)  # it may be the rank that is too much: whatever else is served comes back without
+                raise
             try:
                 await self._load_and_ask(process, adapter_dir, digest)
             except AdapterRejected:
                 with contextlib.suppress(EngineError):
                     await process.engine.unload_adapter(process.client, served_name(digest))
-                await self._bring_up(wanted)  # a tainted engine is replaced here
+                await self._bring_up(before)  # a tainted engine is replaced here, by one that takes no higher rank
                 raise
             wanted.adapters[digest] = str(adapter_dir)
             self._save(wanted)
@@ -124,6 +141,8 @@ class EngineHost:
             wanted = self._wanted.get(base_digest)
             if wanted is None or wanted.adapters.pop(digest, None) is None:
                 return
+            if not wanted.adapters:
+                wanted.lora_rank = 0
             self._save(wanted)
             process = self._processes.get(base_digest)
             if process is not None and process.alive():
@@ -157,10 +176,13 @@ class EngineHost:
         """Stop the engine of this base and forget it with its adapters; not running is success."""
         digest = plain_digest(digest)
         async with self._locks[digest]:
-            process = self._processes.get(digest) or EngineProcess.adopt(self._folder(digest), self._engine)
-            self._forget(digest)
-            if process is not None:
-                await process.stop()
+            await self._end(digest)
+
+    async def _end(self, digest: str) -> None:
+        process = self._processes.get(digest) or EngineProcess.adopt(self._folder(digest), self._engine)
+        self._forget(digest)
+        if process is not None:
+            await process.stop()
 
     def _forget(self, digest: str) -> None:
         self._wanted.pop(digest, None)
@@ -198,6 +220,9 @@ class EngineHost:
 
     async def _sound(self, process: EngineProcess, wanted: Wanted) -> bool:
         if process.tainted or process.stopped or (wanted.lora and not process.launch.lora):
+            return False
+        if wanted.lora_rank > process.launch.lora_rank:
+            _log.warning("engine of %s starts anew for adapters of rank %d", process.launch.model, wanted.lora_rank)
             return False
         try:
             if process.ready:
@@ -251,9 +276,21 @@ class EngineHost:
                 await process.stop()
             wanted.proven.append(digest)
 
-    async def _check(self, adapter_dir: Path, wanted: Wanted) -> None:
+    async def _check(self, adapter_dir: Path, wanted: Wanted) -> int:
         rank = self._sizing.max_lora_rank
-        await asyncio.to_thread(check_adapter, adapter_dir, Path(wanted.model_dir), max_rank=rank)
+        return await asyncio.to_thread(check_adapter, adapter_dir, Path(wanted.model_dir), max_rank=rank)
+
+    def rank_of(self, adapter_dir: Path) -> int:
+        """The rank that the adapter says. Raises AdapterRejected for one that no engine here takes."""
+        return rank_of(adapter_dir / "adapter_config.json", self._sizing.max_lora_rank)
+
+    def _above(self, rank: int) -> int:
+        """A rank that engines do not start with; 0 for any other."""
+        return rank if rank > self._start_rank else 0
+
+    @property
+    def _start_rank(self) -> int:
+        return min(self._sizing.lora_rank, self._sizing.max_lora_rank)
 
     def _base(self, digest: str) -> Wanted:
         if digest not in self._wanted:
@@ -269,6 +306,7 @@ class EngineHost:
             cache_dir=(self._root / "cache").resolve(),
             task=wanted.task,
             lora=wanted.lora,
+            lora_rank=max(self._start_rank, wanted.lora_rank),
             sizing=self._sizing,
         )
 
@@ -280,6 +318,10 @@ class EngineHost:
         folder = self._folder(wanted.digest)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(folder / "wanted.json", json.dumps(asdict(wanted)))
+
+
+def _for_rank(wanted: Wanted, rank: int) -> Wanted:
+    return replace(wanted, lora_rank=max(wanted.lora_rank, rank))
 
 
 def _running(process: EngineProcess, digest: str, base_digest: str) -> Running:

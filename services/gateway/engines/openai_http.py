@@ -16,12 +16,14 @@ _PROOFS: dict[Task, tuple[str, Mapping[str, object]]] = {
     # Raw logits: a softmax that is saturated hides an infinity.
     "classify": ("/classify", {"input": "a", "use_activation": False}),
     "score": ("/rerank", {"query": "a", "documents": ["b"], "use_activation": False}),
+    "tag": ("/pooling", {"input": "a", "use_activation": False}),
 }
 _KINDS: dict[Task, str] = {
     "generate": "text generation",
     "embed": "embeddings",
     "classify": "classification",
     "score": "reranking",
+    "tag": "naming spans of texts",
 }
 
 
@@ -37,7 +39,8 @@ async def prove(client: httpx.AsyncClient, task: Task, model: str) -> None:
         raise NotReady(f"The engine for {model} does not answer yet.", "Wait, or read engine.log.") from silence
     if answer.status_code == 503:
         raise NotReady(f"The engine for {model} is still starting.", "Wait, or read engine.log.")
-    if answer.status_code in (404, 501) and task != "generate":  # the path of a task that the model does not have
+    missing = answer.status_code in (404, 501) and task != "generate"  # the path of a task that the model does not have
+    if missing or (task == "tag" and answer.status_code == 200 and not _is_of_tokens(answer.json())):
         raise WrongKind(
             f"{model} is no model for {_KINDS[task]}: the engine has no {path} for it.",
             "Give it a task type of its own kind, or export it with the head that this one needs.",
@@ -55,6 +58,14 @@ async def prove(client: httpx.AsyncClient, task: Task, model: str) -> None:
         )
 
 
+def _is_of_tokens(body: dict[str, object]) -> bool:
+    """Whether there are values for each token; models of other kinds answer at the same path with one list."""
+    match body:
+        case {"data": [{"data": [[*_], *_]}, *_]}:
+            return True
+    return False
+
+
 def _figures(task: Task, body: dict[str, object]) -> list[float]:
     """The numbers that show whether the forward pass was sound; [] where the answer has another shape."""
     try:
@@ -67,6 +78,8 @@ def _figures(task: Task, body: dict[str, object]) -> list[float]:
                 return [float(value) for value in values]
             case "score", {"results": [{"relevance_score": value}, *_]}:
                 return [float(value)]
+            case "tag", {"data": [{"data": [*tokens]}, *_]}:
+                return [float(value) for values in tokens for value in values]
     except (TypeError, ValueError):
         return []
     return []

@@ -8,10 +8,10 @@ from typing import Literal, Protocol
 import httpx
 
 Capability = Literal[
-    "chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank"
+    "chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank", "entities"
 ]
-#: What an engine does with a model; one engine does one of them. `score` ranks texts by a query.
-Task = Literal["generate", "embed", "classify", "score"]
+#: What an engine does with a model; one engine does one of them. `score` ranks texts by a query, `tag` names spans.
+Task = Literal["generate", "embed", "classify", "score", "tag"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Sizing:
     dtype: str = "auto"  # auto: the dtype the model's config names, bfloat16 for a quantized model
     max_model_len: int = 4096  # tokens; a shorter context in the model's config wins
     max_concurrent: int = 16  # requests decoded in one batch
-    max_lora_rank: int = 32
+    lora_rank: int = 64  # an engine starts for adapters of this rank: its memory for them grows with it
+    max_lora_rank: int = 512  # and starts anew for one of a higher, up to this
     max_loras: int = 4  # different adapters in one batch
     threads: int = 2  # CPU only
     kv_cache_bytes: int = 256 * 2**20  # CPU only; a GPU engine sizes its cache itself
@@ -42,6 +43,7 @@ class Launch:
     cache_dir: Path
     task: Task = "generate"
     lora: bool = False
+    lora_rank: int = 0  # with `lora`: the highest rank that it shall take
     sizing: Sizing = DEFAULT_SIZING
 
     @property

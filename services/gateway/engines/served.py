@@ -29,6 +29,7 @@ class Wanted:
     adapters: dict[str, str]  # digest → folder, in the order of loading
     proven: list[str]  # adapter digests that answered soundly on a scratch engine of this base
     direct: bool = False  # asked for by itself, not only for its adapters
+    lora_rank: int = 0  # the highest of its adapters, where that is above what engines start with
 
 
 def plain_digest(digest: str) -> str:

@@ -8,14 +8,19 @@ import httpx
 
 from services.gateway.engines.adapter_files import read_header
 from services.gateway.engines.errors import AdapterRejected, EngineError
+from services.gateway.engines.name_entities import FOLDER, LONGEST
 from services.gateway.engines.openai_http import load_lora, prove, unload_lora
 from services.gateway.engines.protocol import Capability, Command, Launch, Task
 
 _SERVER = "services.gateway.engines.vllm_server"
 _KEY_CHECK = "services.gateway.engines.require_key.RequireKey"
+_ENTITIES = "services.gateway.engines.name_entities.NameEntities"
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vllm.config.lora.MaxLoRARanks allows
-_RUNNER: dict[Task, str] = {"generate": "generate", "embed": "pooling", "classify": "pooling", "score": "pooling"}
+_RUNNER: dict[Task, str] = {
+    "generate": "generate",
+    **dict.fromkeys(("embed", "classify", "score", "tag"), "pooling"),
+}
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _IMAGES, _VIDEOS, _AUDIOS = 16, 1, 1  # in one request; more would ask for memory before anybody sends one
 _IMAGE_PIXELS = 32 * 2**20
@@ -27,7 +32,18 @@ class VllmEngine:
 
     name = "vllm"
     capabilities: frozenset[Capability] = frozenset(
-        {"chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank"}
+        {
+            "chat",
+            "completions",
+            "streaming",
+            "logprobs",
+            "lora",
+            "images",
+            "embeddings",
+            "classify",
+            "rerank",
+            "entities",
+        }
     )
 
     def command(self, launch: Launch) -> Command:
@@ -37,6 +53,8 @@ class VllmEngine:
         argv += ["--runner", _RUNNER[launch.task], "--dtype", _dtype(launch.model_dir, config, launch.sizing.dtype)]
         argv += ["--max-model-len", str(_max_model_len(launch, config))]
         argv += ["--max-num-seqs", str(launch.sizing.max_concurrent)]
+        if launch.task == "tag":
+            argv += ["--middleware", _ENTITIES]  # the last one is the outermost
         argv += [
             "--middleware",
             _KEY_CHECK,
@@ -47,9 +65,9 @@ class VllmEngine:
         if launch.sizing.device == "cpu":
             argv += ["--enforce-eager", "--kv-cache-memory-bytes", str(launch.sizing.kv_cache_bytes)]
         if launch.lora:
-            rank = next((rank for rank in _RANKS if rank >= launch.sizing.max_lora_rank), None)
+            rank = next((rank for rank in _RANKS if rank >= launch.lora_rank), None)
             if rank is None:
-                raise EngineError(f"vLLM serves no LoRA rank of {launch.sizing.max_lora_rank}.", "Use at most 512.")
+                raise EngineError(f"vLLM serves no LoRA rank of {launch.lora_rank}.", "Use at most 512.")
             argv += [
                 "--enable-lora",
                 "--max-lora-rank",
@@ -57,7 +75,10 @@ class VllmEngine:
                 "--max-loras",
                 str(launch.sizing.max_loras),
             ]
-        return Command(tuple(argv), _environment(launch))
+        env = _environment(launch)
+        if launch.task == "tag":
+            env |= {FOLDER: str(launch.model_dir), LONGEST: str(_max_model_len(launch, config))}
+        return Command(tuple(argv), env)
 
     async def ready(self, client: httpx.AsyncClient, task: Task, model: str) -> None:
         await prove(client, task, model)

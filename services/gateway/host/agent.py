@@ -11,7 +11,7 @@ from pathlib import Path
 from kit.blobs import BlobStore
 from kit.rpc.errors import Fault, Invalid, StateConflict, Unavailable
 from kit.telemetry import get_log
-from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, WrongKind
+from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, Occupied, WrongKind
 from services.gateway.engines.host import EngineHost
 from services.gateway.engines.protocol import Task
 from services.gateway.engines.served import Running, Wanted, plain_digest
@@ -24,7 +24,13 @@ from sluice.types import v1 as types
 log = get_log(__name__)
 
 #: What an engine does with a version, by the interface that its endpoint serves.
-TASKS: dict[str, Task] = {"chat": "generate", "embeddings": "embed", "classify": "classify", "rerank": "score"}
+TASKS: dict[str, Task] = {
+    "chat": "generate",
+    "embeddings": "embed",
+    "classify": "classify",
+    "rerank": "score",
+    "entities": "tag",
+}
 
 
 class EngineAgent:
@@ -104,7 +110,12 @@ class EngineAgent:
             with engine_faults():
                 lora = task == "generate"  # vLLM refuses to start many a model of another kind with LoRA
                 running = await self._engines.ensure(
-                    weights_folder, weights.digest, lora=lora, task=task, direct=adapter_folder is None
+                    weights_folder,
+                    weights.digest,
+                    lora=lora,
+                    task=task,
+                    direct=adapter_folder is None,
+                    rank=self._engines.rank_of(adapter_folder) if adapter_folder else 0,
                 )
             if adapter_folder is not None:
                 with engine_faults():
@@ -160,7 +171,7 @@ def engine_faults() -> Iterator[None]:
     """Says what an engine says as a Fault."""
     try:
         yield
-    except (AdapterRejected, WrongKind) as rejection:
+    except (AdapterRejected, Occupied, WrongKind) as rejection:
         raise StateConflict(str(rejection), reason=errors.ERROR_REASON_MODEL_REJECTED) from rejection
     except EngineError as failure:
         raise Unavailable(str(failure), reason=errors.ERROR_REASON_ENGINE_FAILED) from failure
@@ -186,6 +197,8 @@ def _task(interface: str, base: types.Artifact | None) -> Task:
 
 
 def _check(artifact: types.Artifact, base: types.Artifact | None) -> None:
+    if artifact.kind == types.ARTIFACT_KIND_PACKAGE:
+        raise Invalid("a package to take away is nothing that an engine serves; name a version's weights")
     if artifact.kind == types.ARTIFACT_KIND_ADAPTER and base is None:
         raise Invalid("an adapter needs its base; name the base's artifact", violations=[("base", "is missing")])
     if artifact.kind == types.ARTIFACT_KIND_FULL and base is not None:

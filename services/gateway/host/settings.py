@@ -21,8 +21,9 @@ class HostSettings:
     process: Settings
     #: The engine, by its name in ``services.gateway.engines.ENGINES`` (``SLUICE_ENGINE``).
     engine: str = "vllm"
-    #: How much an engine may take (``SLUICE_ENGINE_DEVICE``, ``_THREADS``, ``_MAX_MODEL_LEN``, ``_MAX_LORA_RANK``).
-    sizing: Sizing = field(default_factory=lambda: Sizing(max_lora_rank=64))
+    #: How much an engine may take (``SLUICE_ENGINE_DEVICE``, ``_THREADS``, ``_MAX_MODEL_LEN``, ``_LORA_RANK``,
+    #: ``_MAX_LORA_RANK``).
+    sizing: Sizing = field(default_factory=Sizing)
     #: An engine that is not ready within so many seconds has failed (``SLUICE_ENGINE_START_LIMIT_S``).
     start_limit_s: float = 300.0
     #: An engine that is silent for so many seconds is replaced (``SLUICE_ENGINE_SILENCE_LIMIT_S``).
@@ -44,7 +45,8 @@ class HostSettings:
                 device=_device(environ),
                 threads=_whole(environ, "SLUICE_ENGINE_THREADS", 2),
                 max_model_len=_whole(environ, "SLUICE_ENGINE_MAX_MODEL_LEN", 4096),
-                max_lora_rank=_whole(environ, "SLUICE_ENGINE_MAX_LORA_RANK", 64),
+                lora_rank=_whole(environ, "SLUICE_ENGINE_LORA_RANK", 64),
+                max_lora_rank=_whole(environ, "SLUICE_ENGINE_MAX_LORA_RANK", 512),
             ),
             start_limit_s=float(_whole(environ, "SLUICE_ENGINE_START_LIMIT_S", 300)),
             silence_limit_s=float(_whole(environ, "SLUICE_ENGINE_SILENCE_LIMIT_S", 30)),

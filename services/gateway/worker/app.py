@@ -192,13 +192,13 @@ class Worker:
                 receive, headers, self._limits.request_bytes, self._timeouts.request_body_s, self._patience
             )
             request = parse_request(body)
-            (check_prompt if way.generates else check_inputs)(request.members)
             table = self._table
             if table is None:
                 raise NotReady("The gateway has not received its routes yet; try again in a moment.")
             session = session_key(headers.get(b"x-sluice-session"), request.user, principal)
             target = admit(request.model, session, table, principal)
             require_interface(target, way, request.model)
+            (check_prompt if way.generates else check_inputs)(request.members)  # decodes: not for those not admitted
             around = self._around or self._settle()
             exchange = Exchange(self._timeouts, around.loop, streaming=request.stream)
             call = Call(around, way, target, request, exchange, trace, identity)

@@ -175,10 +175,10 @@ class Call:
     async def _whole(self) -> bytes:
         try:
             return await self._exchange.read(self._around.max_answer_bytes)
-        except TooLong:
-            if self._way.generates:
-                raise
-            raise Refused("The answer would be too long; send fewer texts at once.", status=413) from None
+        except TooLong:  # as long as the request had it made: the version is not to blame
+            what = "ask for fewer tokens, choices or logprobs, or for a stream"
+            fix = what if self._way.generates else "send fewer texts at once"
+            raise Refused(f"The answer would be too long; {fix}.", status=413) from None
 
     async def _relay_events(self, send: Send) -> None:
         exchange, relay = self._exchange, EventRelay(self.target.engine.model, self._request.model)

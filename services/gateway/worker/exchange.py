@@ -92,7 +92,7 @@ class Exchange:
         while not self.complete or self._chunks:
             more = await self.chunk()
             if len(data) + len(more) > limit_bytes:
-                raise TooLong(f"The engine's answer is longer than {limit_bytes} bytes; ask for fewer tokens.")
+                raise TooLong(f"The engine's answer is longer than {limit_bytes} bytes.")
             data += more
         return data
 

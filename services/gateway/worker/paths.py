@@ -26,6 +26,8 @@ PATHS = {
     "/v1/classify": Way("classify", "/classify"),
     "/v1/rerank": Way("rerank", "/rerank"),
     "/v1/score": Way("rerank", "/score"),
+    "/v1/entities": Way("entities", "/entities"),
+    "/v1/pooling": Way("entities", "/pooling"),
 }
 _RECOMMENDED = {way.interface: path for path, way in reversed(PATHS.items())}
 

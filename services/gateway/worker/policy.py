@@ -20,14 +20,19 @@ from services.gateway.worker.snapshot import (
 
 INFERENCE_ROLES = frozenset({"inference", "admin", "engineering", "algorithm", "operations"})
 EVALUATOR = "services/evaluator"
+TRAINER = "services/trainer"
+#: Services that ask for others: the evaluator for its questions, the trainer where an endpoint of a job's own project
+#: grades what its model says.
+ASKING = (EVALUATOR, TRAINER)
 BUCKETS = 10_000
 
 VerifyToken = Callable[[str], Principal | None]
 
 
 class Target(NamedTuple):
-    """Where one admitted request goes. `endpoint` labels figures; `weighted` means the route's weights chose
-    it. `interface` is what its endpoint serves, empty where that is not known.
+    """Where one admitted request goes. `endpoint` labels figures, with a suffix where those are not its users';
+    `weighted` means the route's weights chose it. `interface` is what its endpoint serves, empty where that is not
+    known.
     """
 
     endpoint: str
@@ -65,7 +70,7 @@ def authenticate(
 
 def may_infer(principal: Principal) -> Principal:
     """The principal itself; raises Denied when none of its roles, wherever, allows inference."""
-    if not principal.has_role(INFERENCE_ROLES) and principal.name != EVALUATOR:
+    if not principal.has_role(INFERENCE_ROLES) and principal.name not in ASKING:
         raise Denied("This key's roles do not allow inference; ask an admin for the role `inference`.")
     return principal
 
@@ -124,8 +129,7 @@ def resolve(model: str, table: RouteTable, principal: Principal) -> Route | Targ
         return route
     if arm is None:
         raise ModelNotFound(model)
-    # The evaluator's own probes stay out of the figures a rollout is judged by.
-    label = f"{route.endpoint}:candidate" if principal.name == EVALUATOR else route.endpoint
+    label = f"{route.endpoint}:candidate" if principal.name == EVALUATOR else _label(route, principal)
     return Target(label, arm.version, arm.engine, table.revision, interface=route.interface)
 
 
@@ -137,14 +141,14 @@ def admit(model: str, session: bytes, table: RouteTable, principal: Principal) -
     if isinstance(found, Target):
         return found
     arm = choose_arm(found, session)
-    return Target(found.endpoint, arm.version, arm.engine, table.revision, True, found.interface)
+    return Target(_label(found, principal), arm.version, arm.engine, table.revision, True, found.interface)
 
 
 def stable_instead(target: Target, table: RouteTable) -> Target | None:
     """The stable version to serve when a weighted choice's engine can't be reached; read from the table of
     now.
     """
-    route = table.endpoints.get(target.endpoint) if target.weighted else None
+    route = table.endpoints.get(target.endpoint.partition(":")[0]) if target.weighted else None
     arm = route.arm("stable") if route is not None else None
     if arm is None or not arm.weight_percent or arm.version == target.version:
         return None
@@ -162,6 +166,13 @@ def visible(table: RouteTable, principal: Principal) -> list[str]:
 def interface_of(model: str, table: RouteTable, principal: Principal) -> str:
     """What a name that is visible serves; empty where that is not known."""
     return resolve(model, table, principal).interface
+
+
+def _label(route: Route, principal: Principal) -> str:
+    """What figures are kept under: those of a job's grading apart, as the evaluator's, for a rollout is judged by what
+    users ask.
+    """
+    return f"{route.endpoint}:judge" if principal.name == TRAINER else route.endpoint
 
 
 def _judged(candidate: Candidate, table: RouteTable) -> Target:
@@ -187,4 +198,4 @@ def _usable(slug: str, table: RouteTable, principal: Principal) -> list[Route]:
 
 
 def _may_use(principal: Principal, project: str) -> bool:
-    return principal.name == EVALUATOR or principal.has_role(INFERENCE_ROLES, project)
+    return principal.name in ASKING or principal.has_role(INFERENCE_ROLES, project)

@@ -14,10 +14,12 @@ from kit.rpc.client import connect
 from kit.rpc.errors import Fault
 from services.trainer.agent.assignment import Assignment
 from services.trainer.agent.attempt import Attempt
+from services.trainer.agent.judge import Judges
 from services.trainer.agent.recipe import RECIPES
 from services.trainer.agent.reporter import Pace
 from services.trainer.agent.staging import Sources
 from services.trainer.folders import JobFolder
+from services.trainer.token_cache import TokenCache
 from sluice.dataset import v1 as dataset
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -27,7 +29,8 @@ async def run(assigned: Assignment, recipes: Mapping[str, Sequence[str]], pace: 
     """The composition root: connects with the trainer's own identity and does the attempt."""
     settings = assigned.settings
     identity = Identity.load(settings.identity_folder / "trainer.key")
-    blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
+    kek = FileKek.load(settings.kek_path, home=settings.home)
+    blobs = open_store(settings.blobs_url, kek)
     channels = {
         peer: connect(settings.address(peer), token=lambda peer=peer: identity.token(peer))  # type: ignore[misc]
         for peer in ("trainer", "dataset", "registry")
@@ -36,6 +39,8 @@ async def run(assigned: Assignment, recipes: Mapping[str, Sequence[str]], pace: 
         dataset.DatasetVersionServiceStub(channels["dataset"]),
         registry.ModelVersionServiceStub(channels["registry"]),
         blobs,
+        dataset.AssetServiceStub(channels["dataset"]),
+        TokenCache(settings.home / "cache" / "tokens", kek),
     )
     attempt = Attempt(
         assigned.job,
@@ -45,6 +50,7 @@ async def run(assigned: Assignment, recipes: Mapping[str, Sequence[str]], pace: 
         sources=sources,
         environ=assigned.environ,
         recipes=recipes,
+        judges=Judges(assigned.job, lambda: settings.address("http"), lambda: identity.token("gateway")),
         pace=pace,
     )
     try:

@@ -11,12 +11,14 @@ from typing import Any
 from kit.rpc.errors import Fault
 from kit.rpc.names import project_of
 from kit.telemetry import get_log, span
-from services.trainer.agent import recipe, results
+from services.trainer.agent import recipe, results, tokens
+from services.trainer.agent.judge import Judges
 from services.trainer.agent.progress import ProgressFile
 from services.trainer.agent.reporter import Pace, Reporter, Superseded
 from services.trainer.agent.results import Ending
 from services.trainer.agent.staging import Sources, Staged, patiently, stage
 from services.trainer.folders import INPUTS, OUTPUTS, JobFolder
+from services.trainer.spec import command_name
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -38,11 +40,13 @@ class Attempt:
         sources: Sources,
         environ: Mapping[str, str],
         recipes: Mapping[str, Sequence[str]],
+        judges: Judges,
         pace: Pace,
     ) -> None:
         self.job, self.epoch = job, epoch
         self.job_folder, self.folder = folder, folder.attempt(epoch)
         self.sources, self.environ, self.recipes, self.pace = sources, environ, recipes, pace
+        self.judges = judges
         self.reporter = Reporter(attempts, job.name, epoch, self._obey, pace)
         self.cancelled = asyncio.Event()
 
@@ -82,9 +86,13 @@ class Attempt:
                 staged = await self._unless_cancelled()
             if staged is None:
                 return results.CANCELLED
+            key = await tokens.lend(self.sources, self.job, staged, self.folder)
             with span("train"):
-                status = await self._train(lock)
+                async with self.judges.line() as judge:
+                    status = await self._train(lock, judge)
             self.folder.wipe(*INPUTS)
+            if status == 0:
+                await tokens.keep(self.sources, self.job, staged, self.folder, key)
             if status is None:
                 return results.CANCELLED
             ending, said = results.read_ending(self.folder, status)
@@ -112,10 +120,10 @@ class Attempt:
                 task.cancel()
             await asyncio.gather(staging, cancelled, return_exceptions=True)
 
-    async def _train(self, lock: int) -> int | None:
+    async def _train(self, lock: int, judge: int | None) -> int | None:
         """Runs the recipe to its end; its exit status, None when it was ended because it would not cancel."""
-        command = self.recipes[str(self.job.spec.WhichOneof("recipe"))]
-        process = await recipe.start(command, self.folder, self.environ, lock)
+        command = recipe.shared_out(self.recipes[command_name(self.job.spec)], self.job.spec)
+        process = await recipe.start(command, self.folder, self.environ, lock, judge)
         told = ProgressFile(self.folder.path / "progress.jsonl")
         self.reporter.said.state = types.JOB_STATE_RUNNING
         self._say("starting")
@@ -143,8 +151,9 @@ class Attempt:
     async def _upload(self, said: dict[str, Any], staged: Staged) -> Ending:
         self._say("uploading")
         project = project_of(self.job.name)
+        blobs = results.Unkept() if self.job.reproduces else self.sources.blobs  # only how it compares is of use
         with span("upload"):
-            result = await patiently(lambda: results.upload(self.sources.blobs, project, self.folder, said, staged))
+            result = await patiently(lambda: results.upload(blobs, project, self.folder, said, staged))
         self.folder.wipe(*OUTPUTS)
         return Ending(trainer.ATTEMPT_OUTCOME_SUCCEEDED, result=result)
 

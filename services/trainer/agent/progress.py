@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from kit.telemetry import span
+from services.trainer.told import Line, figures_of, read_lines, whole
 from sluice.types import v1 as types
 
-#: Keys of a line that are no figures.
-ABOUT = ("time", "kind", "step", "total_steps", "message")
-RESUMING = re.compile(r"resuming from checkpoint-(\d+)")
-MAX_LINE_BYTES = 1 << 20
+RESUMING = re.compile(r"resuming from checkpoint-(\d{1,18})")
+#: Names that a report carries at most.
+MAX_FIGURES = 256
 
 
 class ProgressFile:
@@ -41,30 +38,29 @@ class ProgressFile:
         """Ends the span of the last phase."""
         self._phase.close()
 
-    def _new_lines(self) -> Iterator[dict[str, Any]]:
+    def _new_lines(self) -> Iterator[Line]:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
-                while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
-                    self._offset += len(line)
-                    try:
-                        found = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(found, dict):
-                        yield found
+                for line in read_lines(file):
+                    self._offset = file.tell()
+                    if line is not None:
+                        yield line
         except FileNotFoundError:
             return
 
-    def _take(self, line: dict[str, Any]) -> None:
-        self.progress.done = _whole(line.get("step"), self.progress.done)
-        self.progress.total = _whole(line.get("total_steps"), self.progress.total)
+    def _take(self, line: Line) -> None:
+        if (done := whole(line.get("step"))) is not None:
+            self.progress.done = done
+        if (total := whole(line.get("total_steps"))) is not None:
+            self.progress.total = total
         if line.get("kind") == "phase":
-            self._enter(str(line.get("message", ""))[:80])
+            self._enter(str(line.get("message", ""))[:80].encode(errors="replace").decode())
         prefix = "eval_" if line.get("kind") == "eval" else ""
-        for name, value in line.items():
-            if name not in ABOUT and isinstance(value, int | float) and math.isfinite(value):
-                self.progress.figures[prefix + name] = float(value)
+        figures = self.progress.figures
+        for name, value in figures_of(line).items():
+            if prefix + name in figures or len(figures) < MAX_FIGURES:
+                figures[prefix + name] = value
 
     def _enter(self, phase: str) -> None:
         if resuming := RESUMING.match(phase):
@@ -72,7 +68,3 @@ class ProgressFile:
         self.progress.phase = phase.split(" ")[0]
         self._phase.close()
         self._phase.enter_context(span(f"recipe.{self.progress.phase}"))
-
-
-def _whole(value: object, otherwise: int) -> int:
-    return value if isinstance(value, int) and 0 <= value < 1 << 62 else otherwise

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
-import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kit.blobs import BlobStore, store_artifact
+from google.protobuf.json_format import ParseDict
+
+from kit.blobs import Blob, Taker, store_artifact
 from kit.rpc.errors import Fault
 from services.trainer.agent.staging import Staged
 from services.trainer.folders import AttemptFolder
+from services.trainer.told import figures_of
 from sluice.errors import v1 as errors
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -25,7 +30,11 @@ OUTCOMES = {
     "paused": trainer.ATTEMPT_OUTCOME_PAUSED,
     "cancelled": trainer.ATTEMPT_OUTCOME_CANCELLED,
 }
-KINDS = {"full": types.ARTIFACT_KIND_FULL, "adapter": types.ARTIFACT_KIND_ADAPTER}
+KINDS = {
+    "full": types.ARTIFACT_KIND_FULL,
+    "adapter": types.ARTIFACT_KIND_ADAPTER,
+    "package": types.ARTIFACT_KIND_PACKAGE,
+}
 
 
 @dataclass(frozen=True)
@@ -70,24 +79,39 @@ def read_ending(folder: AttemptFolder, status: int) -> tuple[Ending, dict[str, A
     return failed(REASONS.get(error.get("reason", ""), errors.ERROR_REASON_INTERNAL), message), said
 
 
+class Unkept:
+    """Says of a file what the blob store would, and keeps nothing of it."""
+
+    async def put(self, project: str, chunks: Path, /) -> Blob:
+        """As of a `BlobStore`."""
+        return await asyncio.to_thread(_address, chunks)
+
+
+def _address(path: Path) -> Blob:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return Blob(f"sha256:{digest}", file.tell())
+
+
 async def upload(
-    blobs: BlobStore, project: str, folder: AttemptFolder, said: dict[str, Any], staged: Staged
+    blobs: Taker, project: str, folder: AttemptFolder, said: dict[str, Any], staged: Staged
 ) -> trainer.TrainingResult:
     """Stores the artifact and the parity file. Raises Invalid (MODEL_REJECTED), Exhausted, Unavailable."""
     kind = KINDS[said["artifact"]["kind"]]
-    result = trainer.TrainingResult(dataset_digest=staged.rows, base_digest=staged.base)
+    result = trainer.TrainingResult(dataset_digest=staged.rows, base_digest=staged.models.get("base", ""))
+    result.model_digests.update({role: digest for role, digest in staged.models.items() if role != "base"})
     # The place is the contract's, not the recipe's to choose: nothing outside of it is ever uploaded.
     result.artifact.CopyFrom(await store_artifact(blobs, project, folder.path / "out" / "model", kind))
     parity = folder.path / "parity.jsonl"
     if parity.is_file() and not parity.is_symlink():
         blob = await blobs.put(project, parity)
         result.parity.CopyFrom(types.ArtifactFile(path=parity.name, digest=blob.digest, size_bytes=blob.size))
-    for name, value in (said.get("metrics") or {}).items():
-        if isinstance(value, int | float) and math.isfinite(value):
-            result.metrics[name] = float(value)
+    result.metrics.update(figures_of(said.get("metrics") or {}))
     for name, text in (said.get("environment") or {}).items():
         result.environment[name] = str(text)
     for name, value in (said.get("settings") or {}).items():
         result.settings[name] = str(value)
     result.packages.extend(map(str, said.get("packages") or ()))
+    for held in said.get("ranks") or ():
+        ParseDict(held, result.ranks.add(), ignore_unknown_fields=True)
     return result

@@ -1,11 +1,12 @@
-"""Puts what a recipe needs into its folder: spec, rows and base model; it does not look at a row."""
+"""Puts what a recipe needs into its folder: spec, rows, their images and models; of rows it looks at nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,20 +14,25 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 
 from kit.blobs import BlobStore, fetch_artifact
-from kit.rpc.errors import Corrupt, Unavailable, from_driver_error, from_rpc_error
+from kit.rpc.errors import Corrupt, NotFound, Unavailable, from_driver_error, from_rpc_error
 from kit.rpc.names import id_of, project_of
 from kit.telemetry import get_log
+from services.trainer.agent import assets
 from services.trainer.folders import AttemptFolder
-from services.trainer.spec import check_known
+from services.trainer.spec import check_known, models_of
+from services.trainer.token_cache import TokenCache
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
+from sluice.types import v1 as types
 
 log = get_log(__name__)
 TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 5.0
 SPLITS = ("train", "validation")
+#: Recipes whose models are shown the images that rows name.
+SEEING = ("vision",)
 T = TypeVar("T")
 
 
@@ -37,14 +43,16 @@ class Sources:
     datasets: dataset.DatasetVersionServiceAsyncStub
     models: registry.ModelVersionServiceAsyncStub
     blobs: BlobStore
+    assets: dataset.AssetServiceAsyncStub
+    tokens: TokenCache | None = None
 
 
 @dataclass(frozen=True)
 class Staged:
-    """The digests of what was put in place; ``base`` is empty where there was none."""
+    """The digests of what was put in place: of the rows, and of each model by what it is for, such as `base`."""
 
     rows: str
-    base: str
+    models: Mapping[str, str]
 
 
 async def stage(sources: Sources, job: trainer.TrainingJob, epoch: int, folder: AttemptFolder) -> Staged:
@@ -52,13 +60,14 @@ async def stage(sources: Sources, job: trainer.TrainingJob, epoch: int, folder: 
 
     Raises NotFound, Corrupt, Exhausted and whatever else a peer refuses with.
     """
-    rows = await patiently(lambda: _rows(sources.datasets, job.spec.dataset_version, folder))
-    base = ""
-    if job.spec.base_model_version:
-        base = await patiently(lambda: _base(sources, job.spec.base_model_version, folder))
+    sees = job.spec.WhichOneof("recipe") in SEEING
+    rows = await patiently(lambda: _data(sources, job.spec.dataset_version, folder, sees))
+    models = {}
+    for role, name in models_of(job.spec).items():
+        models[role] = await patiently(partial(_model, sources, name, folder, role))
     text = json.dumps(recipe_spec(job, epoch), indent=1)
     (folder.path / "spec.json").write_text(text, "utf-8")
-    return Staged(rows, base)
+    return Staged(rows, models)
 
 
 def recipe_spec(job: trainer.TrainingJob, epoch: int) -> dict[str, Any]:
@@ -69,7 +78,8 @@ def recipe_spec(job: trainer.TrainingJob, epoch: int) -> dict[str, Any]:
     check_known(job.spec)
     recipe, tuner = str(job.spec.WhichOneof("recipe")), job.spec.WhichOneof("tuner")
     said = MessageToDict(job.spec, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    shared = ("optimization", "max_length", "precision", "checkpoint_every_steps", *([tuner] if tuner else []))
+    common = ("optimization", "max_length", "precision", "checkpoint_every_steps", "performance", "distribution")
+    shared = (*common, *([tuner] if tuner else []))
     parameters = {**said[recipe], **{name: said[name] for name in shared if name in said}}
     about = {"job": id_of(job.name), "attempt": epoch, "task_type": job.spec.task_type, "recipe": recipe}
     return {**about, "seed": job.spec.seed, "parameters": parameters}
@@ -97,8 +107,26 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
+async def _data(sources: Sources, name: str, folder: AttemptFolder, sees: bool) -> str:
+    """The rows, and the images that they name where the recipe sees; the digest of the rows."""
+    digest = await _rows(sources.datasets, name, folder)
+    if sees:
+        try:
+            await assets.fetch(sources.assets, name, folder.path / "in", SPLITS)
+        except grpc.RpcError as error:
+            answer = await sources.datasets.GetDatasetVersion(_named(name), timeout=TIMEOUT_S)
+            if not isinstance(from_rpc_error(error), NotFound) or answer.dataset_version.digest == digest:
+                raise
+            return await _data(sources, name, folder, sees)  # rows were forgotten meanwhile, and images with them
+    return digest
+
+
+def _named(name: str) -> dataset.GetDatasetVersionRequest:
+    return dataset.GetDatasetVersionRequest(name=name)
+
+
 async def _rows(datasets: dataset.DatasetVersionServiceAsyncStub, name: str, folder: AttemptFolder) -> str:
-    answer = await datasets.GetDatasetVersion(dataset.GetDatasetVersionRequest(name=name), timeout=TIMEOUT_S)
+    answer = await datasets.GetDatasetVersion(_named(name), timeout=TIMEOUT_S)
     version = answer.dataset_version
     for split in SPLITS:
         expected = version.split_rows[split]
@@ -123,10 +151,22 @@ async def _split(
     return rows
 
 
-async def _base(sources: Sources, name: str, folder: AttemptFolder) -> str:
-    request = registry.GetModelVersionRequest(name=name)
-    answer = await sources.models.GetModelVersion(request, timeout=TIMEOUT_S)
-    artifact = answer.model_version.artifact
-    folder.wipe("in/base")  # of a try before this one
-    await fetch_artifact(sources.blobs, project_of(name), artifact, folder.base)
-    return artifact.digest
+async def _model(sources: Sources, name: str, folder: AttemptFolder, role: str) -> str:
+    """Fills `in/<role>/` with a model; where that is an adapter, with its base, and `in/<role>-adapter/` with it."""
+    version = await _version(sources.models, name)
+    base = version
+    if version.artifact.kind == types.ARTIFACT_KIND_ADAPTER:
+        await _artifact(sources.blobs, version, folder, f"{role}-adapter")
+        base = await _version(sources.models, version.base_model_version)
+    await _artifact(sources.blobs, base, folder, role)
+    return version.artifact.digest
+
+
+async def _version(models: registry.ModelVersionServiceAsyncStub, name: str) -> registry.ModelVersion:
+    answer = await models.GetModelVersion(registry.GetModelVersionRequest(name=name), timeout=TIMEOUT_S)
+    return answer.model_version
+
+
+async def _artifact(blobs: BlobStore, version: registry.ModelVersion, folder: AttemptFolder, name: str) -> None:
+    folder.wipe(f"in/{name}")  # of a try before this one
+    await fetch_artifact(blobs, project_of(version.name), version.artifact, folder.path / "in" / name)

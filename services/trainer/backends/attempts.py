@@ -14,7 +14,7 @@ from sluice.trainer import v1 as trainer
 
 AGENT = (sys.executable, "-m", "services.trainer.agent")
 #: What of a job its agent needs; the rest, such as its history, may grow.
-PASSED_ON = ("name", "spec", "traceparent")
+PASSED_ON = ("name", "spec", "traceparent", "reproduces")
 #: What the trainer knows and an agent has no use for.
 KEPT_BACK = ("SLUICE_NATS_PASSWORD", "SLUICE_DATABASE_URL", "SLUICE_FIRST_KEY")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from services.trainer.distribution import Distribution, wrong
 from services.trainer.plan.architecture import Architecture
 from services.trainer.plan.devices import ACCELERATORS, Device
 from services.trainer.plan.memory import memory
@@ -29,6 +30,13 @@ class Fit:
     def nodes(self) -> int:
         """Hosts with that many devices."""
         return -(-self.devices // self.device.in_node)
+
+
+def is_trained_so(work: Work, device: Device, devices: int, sharding: Sharding) -> bool:
+    """Whether this version trains the job so; a plan of what it refuses is arithmetic alone."""
+    told = Distribution(devices=devices, sharding="" if sharding == "single" else sharding)
+    asked = replace(work.asked, distribution=told, device=device.kind, devices=0)
+    return (device.kind == "cpu" or devices <= device.in_node) and not any(wrong(asked))
 
 
 def one_change(model: Architecture, work: Work, device: Device, sharding: Sharding, devices: int) -> str:

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 from services.trainer.plan.adapters import trained
-from services.trainer.plan.advice import Fit, fits, one_change
+from services.trainer.plan.advice import Fit, fits, is_trained_so, one_change
 from services.trainer.plan.architecture import Architecture, UnplannableError, architecture
 from services.trainer.plan.devices import Device
 from services.trainer.plan.effort import disk, flops
 from services.trainer.plan.memory import IMPORTS, Memory, host_memory, memory
-from services.trainer.plan.work import TRAINABLE, Sharding, Work, work_of
+from services.trainer.plan.work import Sharding, Work, work_of
 from sluice.trainer import v1 as trainer
 
 SHARDINGS: dict[trainer.Sharding, Sharding] = {
@@ -80,12 +80,12 @@ def plan(
         step_flops=flops(model, work),
         steps=work.updates(rows, place.devices) if rows or work.max_steps else 0,
         fits=not place.device.bytes or held.peak <= place.device.usable,
-        trainable=place.sharding in TRAINABLE,
+        trainable=is_trained_so(work, place.device, place.devices, place.sharding),
         notes=_notes(model, work, place),
     )
     _put_times(found, work, place)
     reachable = fits(model, work)
-    found.pools.extend(_pool(fit) for fit in reachable)
+    found.pools.extend(_pool(work, fit) for fit in reachable)
     found.advice = _advice(model, work, place, found.fits, reachable)
     return found
 
@@ -141,14 +141,14 @@ def _put_times(found: trainer.TrainingPlan, work: Work, place: Place) -> None:
             "of which training reaches a part"
         )
     else:
-        found.time_basis = f"no speed of {place.device.name} is known; state tokens per second or TFLOP/s"
+        found.time_basis = f"no speed of {place.device.name} is known: state tokens per second or TFLOP/s"
         return
     found.step_time.FromTimedelta(timedelta(seconds=step_s))
     if found.steps:
         found.total_time.FromTimedelta(timedelta(seconds=step_s * found.steps))
 
 
-def _pool(fit: Fit) -> trainer.PoolFit:
+def _pool(work: Work, fit: Fit) -> trainer.PoolFit:
     return trainer.PoolFit(
         device=fit.device.name,
         devices=fit.devices,
@@ -156,7 +156,7 @@ def _pool(fit: Fit) -> trainer.PoolFit:
         sharding=trainer.SHARDING_ZERO3 if fit.sharding == "zero3" else trainer.SHARDING_UNSPECIFIED,
         peak_bytes=fit.peak,
         limit_bytes=fit.device.usable,
-        trainable=fit.devices > 0 and fit.sharding in TRAINABLE,
+        trainable=fit.devices > 0 and is_trained_so(work, fit.device, fit.devices, fit.sharding),
     )
 
 
@@ -165,8 +165,8 @@ def _advice(model: Architecture, work: Work, place: Place, fitting: bool, reacha
     if not place.device.bytes:
         return f"how much memory {name} has is not known here."
     if fitting:
-        later = "" if place.sharding in TRAINABLE else f"; this version does not train with {place.sharding} yet"
-        return f"it fits on {name}{later}."
+        trained_so = is_trained_so(work, place.device, place.devices, place.sharding)
+        return f"it fits on {name}" + ("." if trained_so else "; this version does not train it so.")
     change = one_change(model, work, place.device, place.sharding, place.devices)
     if change:
         return f"it does not fit on {name}; it does with {change}."
@@ -175,9 +175,10 @@ def _advice(model: Architecture, work: Work, place: Place, fitting: bool, reacha
         return f"it does not fit on {name}, and no single setting changes that; it fits on one {alone.device.name}."
     shared = min((fit for fit in reachable if fit.devices), key=lambda fit: fit.devices, default=None)
     if shared:
+        trained_so = is_trained_so(work, shared.device, shared.devices, shared.sharding)
         return (
             f"it does not fit on {name}, and no single setting changes that; {shared.devices} × {shared.device.name} "
-            "would hold it with zero3, with which this version does not train yet."
+            "would hold it with zero3" + ("." if trained_so else ", which this version does not train so.")
         )
     return f"it does not fit on {name}, nor on 128 of any accelerator known here; take a smaller model or shorter rows."
 
@@ -196,6 +197,6 @@ def _notes(model: Architecture, work: Work, place: Place) -> list[str]:
         notes += [UNPROVEN.format(what[0].upper() + what[1:]) for what, is_odd in odd.items() if is_odd]
         notes.append(f"Memory is above what a process has after its imports, about {IMPORTS / 1e6:.0f} MB here.")
     notes.append("Every row is taken to be as long as it may be; shorter rows take less.")
-    if place.sharding not in TRAINABLE:
-        notes.append(f"This version does not train with {place.sharding} yet; the figures are shares, by arithmetic.")
+    if place.sharding != "single":
+        notes.append("Shares of several devices are arithmetic alone.")
     return notes

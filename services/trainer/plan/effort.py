@@ -31,12 +31,16 @@ def flops(model: Architecture, work: Work) -> float:
 
     Frozen weights need no gradients of their own; checkpointing is one more pass forward.
     """
-    attention = 2.0 * model.layers * work.max_length * model.query
-    forward = 2.0 * work.tokens * (model.multiplied + attention)
     passes = 3 if work.asked.tuner == "full" else 2
     passes += 1 if work.checkpoints_activations(model.parameters) else 0
     reference = 1 if work.method.reference else 0
-    return forward * (passes + reference) * work.accumulation
+    return work.tokens * flops_per_token(model, work.max_length, passes + reference) * work.accumulation
+
+
+def flops_per_token(model: Architecture, length: float, passes: int) -> float:
+    """Operations of one token of a row of ``length``; a pass is one forward, or as much as one."""
+    attention = 2.0 * model.layers * length * model.query
+    return 2.0 * (model.multiplied + attention) * passes
 
 
 def disk(model: Architecture, work: Work, trainable: int, staged: int) -> Disk:

@@ -50,7 +50,8 @@ def memory(model: Architecture, work: Work, sharding: Sharding = "single", devic
     """What one of ``devices`` holds. Raises UnplannableError for a tuner's modules that are not in the model."""
     trainable = trained(model, work.asked)
     shares = _shares(sharding, devices)
-    mixed = sharding not in ("single", "ddp")  # DeepSpeed and FSDP compute in bfloat16 and keep a copy in float32
+    # DeepSpeed and FSDP compute in bfloat16 and keep a copy in float32, where there is bfloat16.
+    mixed = work.bfloat16 and sharding not in ("single", "ddp")
     weights = _weights(model, work, trainable, mixed) / shares["weights"]
     copies = 0.0 if mixed else _copies(model, work, trainable)
     gradients = (2 if mixed else 4) * trainable / shares["gradients"]

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from services.trainer.plan.architecture import Head, UnplannableError
-from services.trainer.refusals import Asked, enum_word
+from services.trainer.refusals import BFLOAT16, Asked, enum_word
 
 #: Above this many weights recipes compute activations twice instead of keeping them; as in recipes/optimization.py.
 CHECKPOINT_ACTIVATIONS_ABOVE = 100_000_000
 #: How weights, gradients and the optimizer's state lie on several devices: whole on each, or in shares (Rajbhandari et
 #: al. 2020, arXiv:1910.02054); FSDP's full shards are those of ZeRO-3 (Zhao et al. 2023, arXiv:2304.11277).
 Sharding = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp"]
-#: What this version trains with; the others are arithmetic alone.
-TRAINABLE: tuple[Sharding, ...] = ("single",)
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,8 @@ def work_of(parameters: Mapping[str, Any], recipe: str, device: str, checkpointi
         epochs=float(told.get("epochs") or method.epochs),
         texts=method.texts + int(own.get("negatives") or method.negatives),
         classes=(len(names) or 2) if recipe == "sequence_classification" else 1,
-        bfloat16=precision == "bfloat16" or (not precision and device != "cpu"),
-        checkpointing=checkpointing,
+        bfloat16=precision == "bfloat16" or (not precision and device in BFLOAT16),
+        checkpointing=asked.performance.gradient_checkpointing if checkpointing is None else checkpointing,
         at_once=int(own.get("mini_batch_size") or 0),
     )
 

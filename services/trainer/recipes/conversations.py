@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from services.trainer.recipes.failures import BadInput
+from services.trainer.recipes.packing import documents_of
 from services.trainer.recipes.rows import Message
 
 IGNORED = -100  # what torch's cross entropy skips
@@ -57,13 +58,17 @@ def fitting(
     """
     tokenized = [tokenize(tokenizer, messages) for messages in conversations]
     fits = [len(row.input_ids) <= max_length for row in tokenized]
-    if conversations and not any(fits):
-        shortest = min(len(row.input_ids) for row in tokenized)
-        raise BadInput(
-            f"All {len(conversations)} rows are longer than max_length {max_length}; "
-            f"the shortest has {shortest} tokens, so raise max_length or shorten the rows."
-        )
+    check_any_fits([len(row.input_ids) for row in tokenized], max_length)
     return list(compress(conversations, fits)), list(compress(tokenized, fits))
+
+
+def check_any_fits(lengths: list[int], max_length: int) -> None:
+    """Raises BadInput where there are rows, of `lengths` in tokens, and none is short enough."""
+    if lengths and min(lengths) > max_length:
+        raise BadInput(
+            f"All {len(lengths)} rows are longer than max_length {max_length}; "
+            f"the shortest has {min(lengths)} tokens, so raise max_length or shorten the rows."
+        )
 
 
 def check_answers_only(
@@ -71,11 +76,11 @@ def check_answers_only(
 ) -> None:
     """Prove on a collated batch that the loss counts the answers and nothing else.
 
-    `batch` holds `input_ids` and `labels`, both (rows, tokens), of `conversations` in their order.
+    `batch` holds `input_ids` and `labels` of `conversations` in their order, both (rows, tokens), or one sequence.
     Raises BadInput.
     """
-    for labels, messages in zip(batch["labels"].tolist(), conversations, strict=True):
-        text = tokenizer.decode([i for i in labels if i != IGNORED], skip_special_tokens=True)
+    for labels, messages in zip(documents_of(batch, "labels"), conversations, strict=True):
+        text = tokenizer.decode(labels[labels != IGNORED].tolist(), skip_special_tokens=True)
         answers = [m["content"] for m in messages if m["role"] == "assistant"]
         said = "".join(text.split())
         if said not in ("".join("".join(answers).split()), "".join(answers[-1].split())):

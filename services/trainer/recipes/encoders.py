@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from services.trainer.recipes.device import device_type
 from services.trainer.recipes.failures import BadInput
 from services.trainer.recipes.jobdir import JobDir, Spec
-from services.trainer.recipes.optimization import device_type
 from services.trainer.recipes.tuning import adapter_config, check_targets
 from services.trainer.refusals import Asked
 
@@ -37,13 +37,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise BadInput("in/base has no tokenizer that can be loaded.") from error
 
 
-def load_classifier(folder: Path, names: Sequence[str], problem_type: str | None = None) -> PreTrainedModel:
-    """Float32 weights with a value for each name on top. A head of as many is kept; another one is replaced by a new
-    one, which torch's seed decides. Raises BadInput where the architecture can have no such head.
+def load_classifier(
+    folder: Path,
+    names: Sequence[str],
+    problem_type: str | None = None,
+    kind: Any = AutoModelForSequenceClassification,
+) -> PreTrainedModel:
+    """Float32 weights with a value for each name on top, of a text or, as `kind` says, of each token. A head of as many
+    is kept; another one is replaced by a new one, which torch's seed decides. Raises BadInput where the architecture
+    can have no such head.
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        return AutoModelForSequenceClassification.from_pretrained(
+        return kind.from_pretrained(
             folder,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
@@ -57,9 +63,9 @@ def load_classifier(folder: Path, names: Sequence[str], problem_type: str | None
         raise BadInput("in/base cannot be loaded as a text model with a head for classes on top.") from error
 
 
-def read_again(job: JobDir) -> PreTrainedModel:
+def read_again(job: JobDir, kind: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
     """The classifier that `tuning.save` left, in float32: what an engine has, whatever the training was computed in."""
-    found = AutoModelForSequenceClassification.from_pretrained(job.out_model, dtype="float32", trust_remote_code=False)
+    found = kind.from_pretrained(job.out_model, dtype="float32", trust_remote_code=False)
     return found.to(device_type()).eval()
 
 

@@ -95,9 +95,12 @@ def _accelerators() -> str:
     torch = sys.modules.get("torch")
     if torch is None:
         return "unknown"
-    if torch.cuda.is_available():
-        each = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-        counted = Counter(f"{one.name} ({one.total_memory / 1e9:.0f} GB)" for one in each)
-        return ", ".join(f"{count} x {name}" for name, count in counted.items())
     kind = torch.accelerator.current_accelerator(check_available=True)
-    return "none" if kind is None else f"{torch.accelerator.device_count()} x {kind.type}"
+    if kind is None:
+        return "none"
+    found, count = torch.get_device_module(kind), torch.accelerator.device_count()
+    if not hasattr(found, "get_device_properties"):  # Apple's
+        return f"{count} x {kind.type}"
+    each = map(found.get_device_properties, range(count))
+    counted = Counter(f"{one.name} ({one.total_memory / 1e9:.0f} GB)" for one in each)
+    return ", ".join(f"{count} x {name}" for name, count in counted.items())

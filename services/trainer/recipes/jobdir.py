@@ -1,6 +1,7 @@
 """The job directory: the files through which a recipe and its agent talk; knows no task and no torch.
 
-Given: `spec.json`, `in/train.jsonl`, perhaps `in/validation.jsonl`, `in/base/`; `control.json` at any time.
+Given: `spec.json`, `in/train.jsonl`, perhaps `in/validation.jsonl`, `in/base/` and other models, each a folder;
+where a model is an adapter, `in/NAME-adapter/` is that and `in/NAME/` its base. `control.json` at any time.
 Written: `progress.jsonl`, `checkpoints/`, `out/model/`, `parity.jsonl` and, last, `result.json`.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from services.trainer.recipes.environment import describe_environment, installed, lock_digest, process_age_s
 from services.trainer.recipes.failures import BadInput, RecipeError, explain
 from services.trainer.recipes.memory import Peaks
+from services.trainer.recipes.ranks import own_rank, record
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,26 @@ class JobDir:
     """The paths of one job, and the few ways to read and write them.
 
     `notes` are facts that turn up on the way: in `result.json` numbers stand among the metrics, words with the
-    environment. `settings` are what it was trained with, the recipe's own defaults among them.
+    environment. `settings` are what it was trained with, the recipe's own defaults among them. `ranks` is what each
+    process held, where there are several; of these one `leads`, which alone writes for people.
     """
 
     path: Path
     notes: dict[str, float | str] = field(default_factory=dict, compare=False, repr=False)
     settings: dict[str, str | float | None] = field(default_factory=dict, compare=False, repr=False)
     peaks: Peaks = field(default_factory=Peaks, compare=False, repr=False)
+    ranks: list[dict[str, Any]] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def leads(self) -> bool:
+        return own_rank() == 0
 
     @property
     def base(self) -> Path:
-        return self.path / "in" / "base"
+        return self.model("base")
+
+    def model(self, role: str) -> Path:
+        return self.path / "in" / role
 
     @property
     def train_rows(self) -> Path:
@@ -105,6 +116,8 @@ class JobDir:
         """Append a line to `progress.jsonl`, visible to a reader when this returns."""
         if kind == "phase":
             self.peaks.phase(str(figures.get("message")))
+        if not self.leads:
+            return
         line = {"time": time.time(), "kind": kind, **{k: v for k, v in figures.items() if v is not None}}
         with (self.path / "progress.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -126,7 +139,7 @@ def run_recorded(folder: Path, train: Callable[[JobDir], Outcome]) -> int:
         sys.stderr.write(f"The job directory {folder} does not exist.\n")
         return 2
     with contextlib.suppress(FileNotFoundError):
-        (folder / "result.json").unlink()  # of the attempt before this one
+        record(folder).unlink()  # of the attempt before this one
     try:
         outcome = train(job)
     except Exception as error:
@@ -135,7 +148,7 @@ def run_recorded(folder: Path, train: Callable[[JobDir], Outcome]) -> int:
         else:
             traceback.print_exc()
         outcome = Outcome("failed", error=asdict(explain(error)))
-    write_atomically(folder / "result.json", json.dumps(_result(job, outcome), indent=1))
+    write_atomically(record(folder), json.dumps(_result(job, outcome), indent=1))
     return 1 if outcome.outcome == "failed" else 0
 
 
@@ -155,6 +168,7 @@ def _result(job: JobDir, outcome: Outcome) -> dict[str, Any]:
         "environment": {**describe_environment(seed), **lock, **words},
         "settings": {name: json.dumps(value, ensure_ascii=False) for name, value in sorted(job.settings.items())},
         "packages": packages,
+        "ranks": job.ranks,
     }
 
 

@@ -3,7 +3,8 @@
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+
+from services.trainer.recipes.device import accelerator
 
 #: The phase that begins where a recipe reports the words on the left; before the first it imports.
 BEGINS = {"reading": "load", "training": "train", "saving": "save"}
@@ -47,12 +48,12 @@ class Peaks:
         self._whole = max(self._whole, peak)
         self._note(f"peak_rss_mb_{self._phase}", peak)
         self._cleared = self._cleared and self._clear()
-        cuda = _cuda()
-        if cuda is not None:
-            gpus = range(cuda.device_count())
-            self._note(f"peak_gpu_mb_{self._phase}", sum(map(cuda.max_memory_allocated, gpus)) / 1e6)
+        found = accelerator()
+        if hasattr(found, "max_memory_allocated"):  # Apple's shares the host's memory, and counts no peak of its own
+            gpus = range(found.device_count())
+            self._note(f"peak_gpu_mb_{self._phase}", sum(map(found.max_memory_allocated, gpus)) / 1e6)
             for gpu in gpus:
-                cuda.reset_peak_memory_stats(gpu)
+                found.reset_peak_memory_stats(gpu)
 
     def _note(self, name: str, peak: float) -> None:
         self._found[name] = max(peak, self._found.get(name, 0.0))
@@ -81,8 +82,8 @@ def gpu_joules() -> float | None:
 
     Whatever else runs on them counts as well.
     """
-    cuda = _cuda()
-    if cuda is None:
+    cuda = accelerator()
+    if cuda is None or cuda.__name__ != "torch.cuda":
         return None
     try:
         import pynvml
@@ -95,9 +96,3 @@ def gpu_joules() -> float | None:
     except pynvml.NVMLError:
         return None
     return float(sum(found)) / 1000  # NVML counts millijoules
-
-
-def _cuda() -> Any:
-    """`torch.cuda` where it has a GPU; torch is not imported for it."""
-    torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_available() else None

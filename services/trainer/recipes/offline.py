@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from services.trainer.distribution import ZERO
 from services.trainer.refusals import Asked
 
 _QUIET = {
@@ -65,4 +66,6 @@ def packages(spec: Path) -> set[str]:
         return set()  # the recipe will say what is wrong with it
     # GaLore and APOLLO import it whether they are asked for 8 bits or not.
     eight_bits = ("adamw_8bit", "paged_adamw_8bit", "galore", "apollo")
-    return {"bitsandbytes"} if asked.quantization or asked.optimizer in eight_bits else set()
+    needed = {"bitsandbytes"} if asked.quantization or asked.optimizer in eight_bits else set()
+    shared = asked.distribution
+    return needed | ({"deepspeed"} if shared.engine in ZERO or shared.sequence > 1 else set())

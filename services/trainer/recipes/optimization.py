@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import torch
-
+from services.trainer.distribution import Distribution
+from services.trainer.performance import Performance
+from services.trainer.recipes.device import accelerator, bfloat16_here, device_type, pins_memory
+from services.trainer.recipes.distribution import arguments
 from services.trainer.recipes.failures import BadInput
 from services.trainer.recipes.jobdir import JobDir, Spec
 from services.trainer.refusals import Asked, enum_word, refusals
@@ -80,20 +82,26 @@ class Optimization:
             raise BadInput(f"optimization.optimizer is {optimizer!r}; it must be one of {', '.join(OPTIMIZERS)}.")
         return replace(self, **said, schedule=schedule, optimizer=optimizer)
 
-    def steps(self, rows: int) -> int:
-        """Updates in all, from the number of rows."""
-        per_epoch = math.ceil(rows / self.batch_size / self.gradient_accumulation_steps)
+    def steps(self, rows: int, shares: int = 0) -> int:
+        """Updates in all, from the number of rows; on several devices from those of each of `shares` of them.
+
+        Several devices take whole batches alone. Raises BadInput where there are not rows enough for one of each.
+        """
+        batches = rows // (self.batch_size * shares) if shares else rows / self.batch_size
+        if not batches:
+            raise BadInput(
+                f"The {rows} rows are fewer than one step takes, {self.batch_size} on each of {shares} shares; "
+                "lower optimization.batch_size or distribution.devices."
+            )
+        per_epoch = math.ceil(batches / self.gradient_accumulation_steps)
         return self.max_steps or max(1, math.ceil(per_epoch * self.epochs))
-
-
-def device_type() -> str:
-    """What recipes compute on, `cuda` or `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def refuse(spec: Spec) -> None:
     """Raises BadInput for what cannot be done here; it would be replaced by something else without a word."""
-    if found := refusals(Asked.of(spec.parameters, spec.recipe, device_type())):
+    here = accelerator()
+    devices = here.device_count() if here is not None else 0
+    if found := refusals(Asked.of(spec.parameters, spec.recipe, device_type(), devices)):
         raise BadInput(" ".join(map(str, found)))
 
 
@@ -107,11 +115,11 @@ def learning_rate(spec: Spec, optimization: Optimization) -> float:
 
 
 def use_bfloat16(parameters: dict[str, Any]) -> bool:
-    """Whether to compute under bfloat16 autocast; weights stay float32. Unspecified: on a GPU only."""
+    """Whether to compute under bfloat16 autocast; weights stay float32. Unspecified: as the device is made for."""
     precision = enum_word(parameters.get("precision", ""), "PRECISION_")
     if precision not in ("", "float32", "bfloat16"):
         raise BadInput(f"precision is {precision!r}; it must be float32 or bfloat16.")
-    return precision == "bfloat16" or (not precision and torch.cuda.is_available())
+    return precision == "bfloat16" or (not precision and bfloat16_here())
 
 
 def trainer_arguments(
@@ -123,7 +131,9 @@ def trainer_arguments(
     """
     refuse(spec)
     optimizer = OPTIMIZERS[optimization.optimizer]
-    steps = optimization.steps(rows)
+    shared = arguments(job, spec, optimization.batch_size, optimization.gradient_accumulation_steps, rows)
+    asked = Distribution.of(spec.parameters)
+    steps = optimization.steps(rows, asked.row_shares if asked.devices > 1 else 0)
     every = spec.parameters.get("checkpoint_every_steps") or 50
     return {
         "output_dir": str(job.checkpoints),
@@ -140,8 +150,7 @@ def trainer_arguments(
         "max_grad_norm": 0.0 if optimization.optimizer == "lomo" else optimization.max_grad_norm,
         "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(optimization.schedule, optimization.schedule),
         "bf16": use_bfloat16(spec.parameters),
-        "use_cpu": not torch.cuda.is_available(),
-        "gradient_checkpointing": weights > CHECKPOINT_ACTIVATIONS_ABOVE,
+        "use_cpu": device_type() == "cpu",
         "seed": spec.seed,
         "data_seed": spec.seed,
         "logging_steps": 1,
@@ -152,7 +161,21 @@ def trainer_arguments(
         "save_strategy": "steps",
         "save_steps": every,
         "save_total_limit": 2,
-        "dataloader_pin_memory": torch.cuda.is_available(),
         "disable_tqdm": True,
         "report_to": "none",
+        **_speed(Performance.of(spec.parameters), weights),
+        **shared,
+    }
+
+
+def _speed(told: Performance, weights: int) -> dict[str, Any]:
+    checkpoints = told.gradient_checkpointing
+    return {
+        "gradient_checkpointing": weights > CHECKPOINT_ACTIVATIONS_ABOVE if checkpoints is None else checkpoints,
+        **({"train_sampling_strategy": "group_by_length"} if told.group_by_length else {}),
+        "use_liger_kernel": told.use_liger_kernel,
+        "torch_compile": told.torch_compile,
+        "dataloader_num_workers": told.dataloader_num_workers,
+        "dataloader_persistent_workers": told.dataloader_num_workers > 0,
+        "dataloader_pin_memory": pins_memory() if told.dataloader_pin_memory is None else told.dataloader_pin_memory,
     }

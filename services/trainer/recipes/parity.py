@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,10 +21,14 @@ NEW_TOKENS = 16
 
 @dataclass(frozen=True)
 class Prompt:
-    """`asked` is how a client puts it, {"prompt": …} or {"messages": …}; `token_ids` what the model saw."""
+    """`asked` is how a client puts it, {"prompt": …} or {"messages": …}; `token_ids` what the model saw.
+
+    `beside` is what it saw beside them, such as pixel values, by the names of its arguments.
+    """
 
     asked: dict[str, Any]
     token_ids: list[int]
+    beside: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def write_parity(
@@ -33,7 +37,8 @@ def write_parity(
     """Greedy answers of the weights that were saved, up to 16 tokens each, to the first eight prompts.
 
     A line: the prompt, `prompt_token_ids`, `completion_token_ids` (the end token included) and `logprobs`,
-    the natural logarithm of the probability of each completion token. After `save`, which leaves `model` with the
+    the natural logarithm of the probability of each completion token; `dtype`, where that is not float32, is what they
+    were computed in. After `save`, which leaves `model` with the
     weights of its files; those of a quantized one are read again, as floats, and the metric `served_drift` tells how
     far the two are apart, the mean absolute difference of these log-probabilities.
     """
@@ -43,7 +48,7 @@ def write_parity(
         model = as_saved(job, trained)
     lines, apart = [], []
     for prompt in list(prompts)[:PROMPTS]:
-        completion, logprobs = greedy(model, tokenizer, prompt.token_ids)
+        completion, logprobs = greedy(model, tokenizer, prompt.token_ids, prompt.beside)
         if model is not trained:
             again = scored(trained, prompt.token_ids, completion)
             apart += [abs(a - b) for a, b in zip(logprobs, again, strict=True)]
@@ -53,6 +58,7 @@ def write_parity(
                 "prompt_token_ids": prompt.token_ids,
                 "completion_token_ids": completion,
                 "logprobs": logprobs,
+                **({} if model.dtype == torch.float32 else {"dtype": str(model.dtype).removeprefix("torch.")}),
             }
         )
     write_atomically(job.parity, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -69,11 +75,12 @@ class Probe:
     | vector | {"input": text} | the vector, after pooling and, where the model has it, normalization |
     | logits | {"input": text} or {"messages": […]} | one for each class, before any activation; a reward is one |
     | score | {"query": text, "document": text} | the one logit of the pair |
+    | tokens | {"input": text} | one for each class of each token, before any activation, token by token |
 
     `token_ids` are what the model saw, those of the pair in one list; `dtype` is what it was computed in.
     """
 
-    kind: Literal["vector", "logits", "score"]
+    kind: Literal["vector", "logits", "score", "tokens"]
     asked: dict[str, Any]
     token_ids: list[int]
     values: list[float]
@@ -93,7 +100,10 @@ def write_probes(job: JobDir, probes: Iterable[Probe]) -> None:
 
 @torch.no_grad()
 def greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_ids: list[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    token_ids: list[int],
+    beside: dict[str, torch.Tensor] | None = None,
 ) -> tuple[list[int], list[float]]:
     """The most probable next tokens up to the end token, and their log-probabilities; one prompt."""
     ends = {tokenizer.eos_token_id, *_as_list(model.generation_config.eos_token_id)} - {None}
@@ -110,6 +120,7 @@ def greedy(
         generation_config=config,
         return_dict_in_generate=True,
         output_logits=True,
+        **{name: given.to(model.device) for name, given in (beside or {}).items()},
     )
     completion = made.sequences[0, len(token_ids) :].tolist()
     logprobs = torch.stack(made.logits)[:, 0].float().log_softmax(-1)

@@ -8,13 +8,17 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from services.trainer.recipes.checkpoints import seal
+from services.trainer.recipes.distribution import agreed, wait
 from services.trainer.recipes.environment import process_age_s
 from services.trainer.recipes.failures import Diverged
 from services.trainer.recipes.jobdir import JobDir
 
 
 class ProgressCallback(TrainerCallback):
-    """`stopped` says how training ended early: `paused`, `cancelled` or None."""
+    """`stopped` says how training ended early: `paused`, `cancelled` or None.
+
+    Of a process that does not lead it may also be `succeeded`: what follows training is for the leader.
+    """
 
     def __init__(self, job: JobDir, log_every_steps: int = 1) -> None:
         self.stopped: str | None = None
@@ -35,10 +39,10 @@ class ProgressCallback(TrainerCallback):
             # without taking one more.
             control.should_save = False
             return
-        command = self._job.command()
+        command = agreed(self._job.command())
         if command is not None:
             self.stopped = {"pause": "paused", "cancel": "cancelled"}[command]
-            control.should_save = command == "pause"
+            control.should_save = command == "pause" and args.save_strategy != "no"
             control.should_evaluate = False
             control.should_training_stop = True
 
@@ -77,10 +81,14 @@ class ProgressCallback(TrainerCallback):
                 grad_norm=float(logs.get("grad_norm", 0.0)),
                 tokens=state.num_input_tokens_seen,
                 tokens_per_s=self.tokens_per_s(state),
+                reward=logs.get("reward"),  # of what it says itself, where a recipe learns from that
+                kl=logs.get("kl"),
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        wait()  # every process has written its part
+        if self._job.leads:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._job.report("checkpoint", step=state.global_step, total_steps=state.max_steps)
 
     def tokens_per_s(self, state: TrainerState) -> float:

@@ -14,6 +14,7 @@ TOLD = (
     *("warmup_steps", "weight_decay", "max_grad_norm", "optim", "optim_args", "adam_beta1", "adam_beta2"),
     *("adam_epsilon", "bf16", "fp16", "tf32", "gradient_checkpointing", "label_smoothing_factor", "seed", "data_seed"),
     *("train_sampling_strategy", "dataloader_num_workers", "eval_steps", "save_steps", "torch_compile", "use_cpu"),
+    "dataloader_pin_memory",
 )
 
 
@@ -30,7 +31,8 @@ def counted(model: PreTrainedModel | PeftModel) -> dict[str, float]:
 def optimizer_found(trainer: Trainer) -> dict[str, str]:
     """`optimizer`, the class that made the updates, and `optimizer_states`, how many numbers of which type it held."""
     optimizer = trainer.optimizer
-    optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    while hasattr(optimizer, "optimizer"):  # accelerate wraps it, and DeepSpeed
+        optimizer = optimizer.optimizer
     held: Counter[str] = Counter()
     for state in optimizer.state.values():
         for tensor in state.values():

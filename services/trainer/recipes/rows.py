@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.recipes.failures import BadInput
+from sluice.spans import Span
 
 Message = dict[str, str]
 
@@ -47,6 +48,14 @@ class Classified:
     where: str
 
 
+@dataclass(frozen=True)
+class Named:
+    """A text and what is named in it."""
+
+    text: str
+    spans: list[Span]
+
+
 def read_conversations(path: Path) -> list[list[Message]]:
     """The `messages` of every row; each conversation ends with an answer. Raises BadInput."""
     return _read(path, _conversation)
@@ -77,13 +86,33 @@ def read_classified(path: Path) -> list[Classified]:
     return _read(path, _classified)
 
 
-def _read(path: Path, parse: Callable[[Any, str], Any]) -> list[Any]:
+def read_rows(path: Path, parse: Callable[[Any, str], Any]) -> list[Any]:
+    """What `parse(row, where)` makes of every row; `where` names its line. Raises BadInput."""
     if not path.is_file():
         raise BadInput(f"The job directory has no in/{path.name}.")
     rows = [parse(row, f"in/{path.name} line {number}") for number, row in _json_lines(path)]
     if not rows:
         raise BadInput(f"in/{path.name} has no rows; give at least one.")
     return rows
+
+
+def read_named(path: Path) -> list[Named]:
+    """The text of every row and its named spans. Raises BadInput."""
+    return _read(path, _named)
+
+
+def _read(path: Path, parse: Callable[[Any, str], Any]) -> list[Any]:
+    """Rows of which the texts are all there is to learn."""
+    return read_rows(path, lambda row, where: parse(_blind(row, where), where))
+
+
+def _blind(row: Any, where: str) -> Any:
+    if isinstance(row, dict) and (row.get("images") or row.get("videos") or row.get("audios")):
+        raise BadInput(
+            f"{where} names images, videos or sounds, of which this recipe would see nothing; "
+            "take a task type whose model sees, such as vqa, or leave them out of the rows."
+        )
+    return row
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -151,6 +180,19 @@ def _retrieval(row: Any, where: str) -> Retrieval:
 
 def _classified(row: Any, where: str) -> Classified:
     return Classified(_string(row, "text", where), _strings(row, "label", where), where)
+
+
+def _named(row: Any, where: str) -> Named:
+    text, entities = _string(row, "text", where), row.get("entities")
+    if not isinstance(entities, list):
+        raise BadInput(f"{where} has no list `entities`.")
+    try:
+        spans = [Span(int(each["start"]), int(each["end"]), str(each["label"])) for each in entities]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{where} has an entity without `start`, `end` or `label`.") from error
+    if not all(0 <= span.start < span.end <= len(text) and span.label for span in spans):
+        raise BadInput(f"{where} has an entity that is not within its text.")
+    return Named(text, spans)
 
 
 def _strings(row: Any, field: str, where: str) -> list[str]:

@@ -5,9 +5,9 @@ Knows no service.
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
+from services.trainer.performance import Performance
 from services.trainer.recipes.failures import BadInput
 from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
 from services.trainer.recipes.offline import prepare_process
@@ -15,17 +15,20 @@ from services.trainer.recipes.offline import prepare_process
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.conversations import check_answers_only, fitting, prompt_ids
+from services.trainer.recipes.conversations import check_answers_only, prompt_ids
+from services.trainer.recipes.distribution import loading
 from services.trainer.recipes.optimization import Optimization, trainer_arguments
 from services.trainer.recipes.parity import Prompt, write_parity
+from services.trainer.recipes.performance import arranged, joining
 from services.trainer.recipes.progress import ProgressCallback
 from services.trainer.recipes.quantization import quantization_config
 from services.trainer.recipes.rows import Message, read_conversations
+from services.trainer.recipes.token_loss import TokenTrainer
+from services.trainer.recipes.tokens import as_dataset, conversation_tokens, fitting
 from services.trainer.recipes.training import train_or_resume
 from services.trainer.recipes.tuning import adapter_config, check_targets, save
 
@@ -47,29 +50,34 @@ def train(job: JobDir) -> Outcome:
     held_out = read_conversations(job.validation_rows) if job.validation_rows.exists() else []
 
     set_seed(spec.seed)
-    tokenizer, model = load_base(job.base, quantization_config(parameters))
+    tokenizer, model = load_base(job.base, quantization_config(parameters), loading(job, spec))
     if adapter is not None:
         check_targets(model, adapter)
     max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
     job.settings["max_length"] = max_length
-    kept, rows = fitting(tokenizer, conversations, max_length)
-    _, eval_rows = fitting(tokenizer, held_out[:MAX_EVAL_ROWS], max_length)
+    rows, kept = fitting(conversation_tokens(job, "train", tokenizer, conversations), max_length)
+    held_out_rows = conversation_tokens(job, "validation", tokenizer, held_out[:MAX_EVAL_ROWS])
+    eval_rows, _ = fitting(held_out_rows, max_length)
+    joined, dataset = joining(job, spec, model, rows, by_itself=True), arranged(spec, rows, max_length)
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
-    trainer = SFTTrainer(
+    arguments = trainer_arguments(job, spec, optimization, len(dataset), model.num_parameters(), bool(len(eval_rows)))
+    trainer = TokenTrainer(
         model=model,
         args=SFTConfig(
-            **trainer_arguments(job, spec, optimization, len(rows), model.num_parameters(), bool(eval_rows)),
+            **{**arguments, **joined},
             max_length=None,  # what is too long is left out above
+            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens
         ),
-        train_dataset=Dataset.from_list([asdict(row) for row in rows]),
-        eval_dataset=Dataset.from_list([asdict(row) for row in eval_rows]) if eval_rows else None,
+        train_dataset=dataset,
+        eval_dataset=as_dataset(eval_rows) if len(eval_rows) else None,
         processing_class=tokenizer,
         peft_config=adapter,
         callbacks=[progress],
+        chunk_tokens=Performance.of(parameters).loss_chunk_tokens,
     )
-    first = range(min(8, len(rows)))
-    check_answers_only(tokenizer, trainer.data_collator([trainer.train_dataset[i] for i in first]), kept[:8])
+    first = rows.slice(0, 8).select(["input_ids", "labels"]).to_pylist()
+    check_answers_only(tokenizer, trainer.data_collator(first), [conversations[number] for number in kept[:8]])
     metrics = {
         **train_or_resume(trainer, job, progress),
         "rows_dropped": float(len(conversations) - len(rows)),

@@ -9,12 +9,16 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import PrinterCallback, Trainer
 
 from services.trainer.recipes.checkpoints import newest
+from services.trainer.recipes.distribution import agreed
 from services.trainer.recipes.failures import RecipeError
 from services.trainer.recipes.jobdir import JobDir
+from services.trainer.recipes.packing import together_again
 from services.trainer.recipes.progress import ProgressCallback
 from services.trainer.recipes.proof import counted, optimizer_found, settings_found, template_digest
 from services.trainer.recipes.quantization import as_floats, is_quantized
 from services.trainer.recipes.rank_allocation import RankAllocation
+from services.trainer.recipes.shared import train_shared
+from services.trainer.recipes.utilization import utilization
 from services.trainer.refusals import Asked
 
 LOSS_WINDOW = 10
@@ -29,14 +33,16 @@ def train_or_resume(trainer: Trainer, job: JobDir, progress: ProgressCallback) -
     `job.settings` what the trainer was set to.
     """
     trainer.remove_callback(PrinterCallback)
-    checkpoint = newest(job.checkpoints)
+    checkpoint = agreed(newest(job.checkpoints) if job.leads else None)
     if checkpoint is not None:
         job.report("phase", message=f"resuming from {checkpoint.name}")
     _prepare(trainer, Asked.of(job.spec().parameters, job.spec().recipe), checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_shared(trainer, job, progress, checkpoint)
+    together_again(trainer.model)
     job.notes.update({**optimizer_found(trainer), **template_digest(trainer)})
     job.settings.update({**settings_found(trainer), **job.settings})  # where a recipe says more, that stands
-    return {**_metrics(trainer, progress), **counted(trainer.model)}
+    found = _metrics(trainer, progress)
+    return {**found, **counted(trainer.model), **utilization(trainer, job, found["tokens_per_s"])}
 
 
 def _prepare(trainer: Trainer, asked: Asked, checkpoint: Path | None) -> None:

@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from sluice.rows.columns import media
 from sluice.rows.columns.arrays import Counts, Mask, any_of, column, counts, present, rows_of, sizes
+from sluice.rows.columns.marked import ENTITIES, entities
 from sluice.rows.columns.plain import labeled, matches
 from sluice.rows.columns.plain import texts as pretrain
 from sluice.rows.columns.replies import feedback, preference
 from sluice.rows.columns.turns import HISTORY, MESSAGES, conversations
 from sluice.rows.conventions import PAIRS
+from sluice.rows.entities import EVERY_NAME as OF_ENTITIES
 from sluice.rows.fields import LABEL, NEGATIVES, POSITIVE, QUERY, TEXT
 from sluice.rows.mentions import EVERY_NAME
 
@@ -38,11 +40,12 @@ CANONICAL: dict[str, pa.Schema] = {
     "feedback": _with_about(prompt=MESSAGES, completion=MESSAGES, label=pa.bool_()),
     "retrieval": _with_about(query=pa.string(), positive=TEXTS, negatives=TEXTS),
     "classification": _with_about(text=pa.string(), label=TEXTS),
+    "entities": _with_about(text=pa.string(), entities=ENTITIES),
 }
 #: Columns that name images, frames of videos, and sounds; they are there where a row names one, before the others.
 ASSETS: dict[str, pa.DataType] = {"images": TEXTS, "videos": pa.list_(TEXTS), "audios": TEXTS}
 #: Row schemas whose rows name none.
-WITHOUT_ASSETS = ("pretrain",)
+WITHOUT_ASSETS = ("pretrain", "entities")
 #: Row schemas whose rows are about an image, or another asset.
 WITH_ASSETS = ("vqa", "grounding", "caption")
 #: The content of rows, without what is said about them, and where it is surely right.
@@ -53,6 +56,7 @@ _READERS: dict[str, Callable[[pa.Table], tuple[list[pa.Array], Mask]]] = {
     "feedback": feedback,
     "retrieval": matches,
     "classification": labeled,
+    "entities": entities,
 }
 #: Columns whose type is known beforehand, so that no parser takes a date in a text for a time.
 EXPECTED: dict[str, pa.DataType] = {
@@ -63,7 +67,7 @@ EXPECTED: dict[str, pa.DataType] = {
     **dict.fromkeys(("text", "system", *(name for pair in PAIRS for name in pair[:3] if name)), pa.string()),
 }
 _ANSWERS = ("chosen", "rejected", "rejected_response", "rejected_messages", "label", "kto_tag")
-KNOWN = {*EXPECTED, *_ANSWERS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL, *EVERY_NAME, "id", "group"}
+KNOWN = {*EXPECTED, *OF_ENTITIES, *_ANSWERS, *QUERY, *POSITIVE, *NEGATIVES, *TEXT, *LABEL, *EVERY_NAME, "id", "group"}
 #: A row that surely fits into a message, however its text is escaped there: a sixth of what it may have in JSON.
 MOST_BYTES = 512 << 10
 #: What JSON has around a message, at most.
@@ -134,5 +138,6 @@ def bytes_of(values: pa.Array) -> Counts:
     if not pa.types.is_list(values.type):
         return sizes(values) + _AROUND_BYTES
     flat = values.flatten()
-    text = flat.field("content") if pa.types.is_struct(flat.type) else flat
+    said = "label" if values.type == ENTITIES else "content"
+    text = flat.field(said) if pa.types.is_struct(flat.type) else flat
     return np.bincount(rows_of(values), sizes(text) + _AROUND_BYTES, len(values)).astype(np.int64)

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from sluice.rows.deidentify import Policy, look, recognizers
 from sluice.rows.demands import Demands
+from sluice.rows.demands.moved_spans import moved
 from sluice.rows.demands.step import Looked, Step
 from sluice.rows.profile.texts import ASSETS
 from sluice.rows.violations import RefusedError
@@ -30,7 +31,10 @@ def identity(demands: Demands) -> Step:
         contents = [name for name in rows.column_names if name not in _NAMES and name not in ASSETS]
         masked, found = look(table, using, mask=True, columns=contents)
         wrong = {place: _named(names.rows[place]) for place in sorted(names.rows)}
-        return Looked(_written(masked, rows, {path for _, path in found.counts}), wrong, identified=found.counts)
+        written = _written(masked, rows, {path for _, path in found.counts})
+        if "entities" in rows.column_names:
+            written = moved(rows, written, using)
+        return Looked(written, wrong, identified=found.counts)
 
     return step
 

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 
 #: What tells of a row and is not said by it.
-ABOUT = frozenset({"split", "key", "id", "group", "tags", "label"})
+ABOUT = frozenset({"split", "key", "id", "group", "tags", "label", "entities"})
 #: Columns that name assets, by path or digest.
 ASSETS = frozenset({"image", "images", "audio", "audios", "video", "videos", "frames"})
 #: Where the answer of a row stands; of messages the last one of the assistant.
@@ -45,6 +45,8 @@ def assets_of(frame: pl.DataFrame) -> list[Texts]:
 
 def labels_of(frame: pl.DataFrame) -> pl.Series | None:
     """The labels of each row, List(String), null for a row without; None where no column holds such."""
+    if "entities" in frame.columns:
+        return frame["entities"].list.eval(pl.element().struct.field("label").unique(maintain_order=True))
     if "label" not in frame.columns:
         return None
     labels = frame["label"]

@@ -194,9 +194,9 @@ async def test_an_answer_that_is_no_openai_object_is_a_502(gateway: Gateway, pay
     assert (await post(gateway, ask_body()))[0] == 502
 
 
-async def test_an_answer_over_the_limit_is_a_502(gateway: Gateway) -> None:
+async def test_an_answer_over_the_limit_is_a_413(gateway: Gateway) -> None:
     async def huge(ask: Ask, writer: asyncio.StreamWriter) -> None:
         answer(writer, {"x": "y" * 2_000_000})
 
     gateway.one.behavior = huge
-    assert (await post(gateway, ask_body()))[0] == 502
+    assert (await post(gateway, ask_body()))[0] == 413

@@ -13,6 +13,7 @@ from worker_parts import CHAT, PROMPT, Ask, Gateway, answer, name, post
 from services.gateway.worker.translation import arm_sample
 from sluice.cli import exits, run
 
+ENTITIES, POOLING = "/v1/entities", "/v1/pooling"
 EMBEDDINGS, CLASSIFY, RERANK, SCORE = "/v1/embeddings", "/v1/classify", "/v1/rerank", "/v1/score"
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
@@ -41,6 +42,8 @@ def blamed(gateway: Gateway) -> int:
         ("classify", CLASSIFY, "/classify", {"input": ["x"]}, {"data": [{"label": "a", "probs": [1.0]}]}),
         ("rerank", RERANK, "/rerank", {"query": "x", "documents": ["y"]}, {"results": [{"relevance_score": 0.5}]}),
         ("rerank", SCORE, "/score", {"text_1": "x", "text_2": "y"}, {"data": [{"score": 0.5}]}),
+        ("entities", ENTITIES, "/entities", {"input": "x"}, {"data": [{"index": 0, "entities": []}]}),
+        ("entities", POOLING, "/pooling", {"input": [5, 6]}, {"data": [{"index": 0, "data": [[0.5, 0.5]]}]}),
         ("chat", CHAT, CHAT, seen(PICTURE), {"choices": []}),
     ],
 )
@@ -64,7 +67,14 @@ async def test_each_interface_has_its_path(
 
 @pytest.mark.parametrize(
     ("interface", "path", "right"),
-    [("embeddings", CHAT, EMBEDDINGS), ("chat", EMBEDDINGS, CHAT), ("rerank", CLASSIFY, RERANK), ("chat", SCORE, CHAT)],
+    [
+        ("embeddings", CHAT, EMBEDDINGS),
+        ("chat", EMBEDDINGS, CHAT),
+        ("rerank", CLASSIFY, RERANK),
+        ("chat", SCORE, CHAT),
+        ("entities", CHAT, ENTITIES),
+        ("embeddings", POOLING, EMBEDDINGS),
+    ],
 )
 async def test_a_wrong_path_is_told_the_right_one(gateway: Gateway, interface: str, path: str, right: str) -> None:
     gateway.route(50, interface=interface)
@@ -159,23 +169,42 @@ async def test_what_an_engine_does_not_do_is_the_callers_matter(
     assert said["error"]["message"].startswith("This model") is message.startswith("This model")
 
 
-async def test_an_answer_that_is_too_long_for_so_many_texts_is_the_callers_matter(gateway: Gateway) -> None:
+@pytest.mark.parametrize(
+    ("interface", "path", "body", "fix"),
+    [
+        ("embeddings", EMBEDDINGS, {"input": ["x"] * 9}, "send fewer texts at once"),
+        ("chat", CHAT, {"messages": PROMPT, "n": 99, "logprobs": True}, "ask for fewer tokens, choices or logprobs"),
+    ],
+)
+async def test_an_answer_that_is_too_long_to_hold_is_the_callers_matter(
+    gateway: Gateway, interface: str, path: str, body: dict[str, Any], fix: str
+) -> None:
     async def huge(ask: Ask, writer: asyncio.StreamWriter) -> None:
         answer(writer, {"data": ["y" * 2_000_000]})
 
     gateway.two.behavior = huge
-    gateway.route(100, interface="embeddings")
-    status, said = await ask(gateway, EMBEDDINGS, {"input": ["x"] * 9})
-    assert (status, blamed(gateway)) == (413, 0) and "send fewer texts" in said["error"]["message"]
+    gateway.route(100, interface=interface)
+    status, said = await ask(gateway, path, body)
+    assert (status, blamed(gateway)) == (413, 0) and fix in said["error"]["message"]
+
+
+async def test_who_is_not_admitted_has_nothing_decoded(gateway: Gateway) -> None:
+    gateway.route(0)
+    bad = seen("file:///etc/passwd")
+    for model, path, code in (("nobody", CHAT, "model_not_found"), ("assistant", EMBEDDINGS, "wrong_interface")):
+        assert (await ask(gateway, path, {"model": model, **bad}))[1]["error"]["code"] == code
 
 
 def answers(ask: Ask) -> dict[str, Any]:
-    """Of an embedder, a classifier and a reranker, out of order as they may be."""
+    """Of an embedder, a classifier, a tagger and a reranker, out of order as they may be."""
     if ask.path == "/v1/embeddings":
         vectors = [[1.0, 0.0, 0.0], [0.6, 0.8, 0.0]]
         return {"data": [{"index": place, "embedding": vectors[place]} for place in (1, 0)]}
     if ask.path == "/classify":
         return {"data": [{"index": place, "label": "card", "probs": [0.25, 0.75]} for place in (1, 0)]}
+    if ask.path == "/entities":
+        span = {"start": 0, "end": 1, "label": "PER", "score": 0.5}
+        return {"data": [{"index": place, "entities": [{**span, "text": "ab"[place]}]} for place in (1, 0)]}
     return {"results": [{"index": place, "relevance_score": place / 4} for place in (1, 0)]}
 
 
@@ -184,6 +213,10 @@ def answers(ask: Ask) -> dict[str, Any]:
     [
         ("embeddings", [["TEXT", "DIMENSIONS", "NEAR THE FIRST", "VECTOR"], ["a", "3", "1"], ["b", "3", "0.6"]]),
         ("classify", [["TEXT", "CLASS", "PROBABILITY"], ["a", "card", "0.75"], ["b", "card", "0.75"]]),
+        (
+            "entities",
+            [["TEXT", "ENTITY", "LABEL", "PLACE", "PROBABILITY"], ["a", "PER", "0:1", "0.5"], ["b", "PER", "0:1"]],
+        ),
         ("rerank", [["RANK", "SCORE", "TEXT"], ["1", "0.25", "c"], ["2", "0", "b"]]),
     ],
 )

@@ -197,7 +197,10 @@ KEYS = KeyTable(
         digest("sk-other"): Principal("projects/other/apiKeys/x", {"projects/other": frozenset({"admin"})}),
     },
 )
-TOKENS = {"head.payload.sign": Principal(EVALUATOR, {})}
+TOKENS = {
+    "head.payload.sign": Principal(EVALUATOR, {}),
+    "trainer.payload.sign": Principal("services/trainer", {}),
+}
 QUICK = Timeouts(connect_s=1.0, first_byte_s=0.6, idle_s=0.6, total_s=0.8, request_body_s=0.6)
 
 

@@ -104,13 +104,14 @@ def test_no_dataset_of_an_unknown_task_type_or_of_all_projects(parent, task_type
 
 def test_a_refusal_names_the_first_row_and_keeps_a_hundred():
     found = [Violation(n, "messages", "missing-field", "a list", "none", "add it") for n in range(7, 300)]
-    outcome = Outcome(False, 0, found, {"missing-field": len(found)})
+    outcome = Outcome(False, 0, found, {"missing-field": len(found)}, read={"id": ["id"]}, unused=["url"])
     refused = upload(state=dataset.UPLOAD_STATE_VALIDATING)
     uploads.refuse(refused, outcome)
     assert refused.state == dataset.UPLOAD_STATE_FAILED and len(refused.violations) == uploads.VIOLATIONS_KEPT
     assert (
         "293 × missing-field" in refused.failure.message and "first row 7, field `messages`" in refused.failure.message
     )
+    assert list(refused.names_unused) == ["url"] and list(refused.columns_read[0].names) == ["id"]
 
 
 @pytest.mark.parametrize("end", [uploads.fail_checksum, uploads.fail_damaged])

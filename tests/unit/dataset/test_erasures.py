@@ -442,6 +442,32 @@ async def test_what_was_put_aside_goes_with_its_version_by_age_in_every_dataset(
     await retiring.settle()
 
 
+class Counted:
+    """A database, and how often it was read."""
+
+    def __init__(self, database):
+        self.database, self.clock, self.changed_in, self.reads = database, database.clock, database.changed_in, 0
+
+    def read(self):
+        self.reads += 1
+        return self.database.read()
+
+
+async def test_erasures_are_looked_for_when_one_was_ordered_and_not_at_every_piece(world):
+    counted = Counted(world.database)
+    supervisor = ErasureSupervisor(counted, world.supervisor.erasures._erasing, world.supervisor._stop_checks_of)
+    await supervisor.step()
+    before = counted.reads
+    await world.upload(rows("P1", "P17", mark="a"), look=False)
+    await supervisor.step()
+    assert counted.reads == before
+    await world.look()
+    name = await world.order("group", "P17")
+    await supervisor.step()
+    await supervisor.settle()
+    assert (await world.erasure(name)).state == dataset.ERASURE_STATE_DONE
+
+
 async def test_prompts_that_a_model_left_of_them_go_too_also_those_that_come_late(world):
     await world.upload(rows("P1", "P17", mark="a"))
     await world.upload(rows("P2", mark="b"))

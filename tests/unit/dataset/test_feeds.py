@@ -223,6 +223,16 @@ async def test_rows_are_gathered_and_become_versions_in_their_order(world):
     assert feed.dataset_version == f"{PARENT}/versions/2" and world.staged() == []
 
 
+async def test_who_looks_for_due_feeds_is_woken_by_feeds_alone(world):
+    await world.feed()
+    woken = world.feeds.changed.count
+    request = dataset.CreateUploadRequest(parent=PARENT, file_name="a.jsonl", size_bytes=1, digest=f"sha256:{'0' * 64}")
+    await world.database.transact(lambda unit: commands.create_upload(unit, request, "me"))
+    assert world.feeds.changed.count == woken
+    await world.append(*rows(0, 1))
+    assert world.feeds.changed.count > woken
+
+
 async def test_an_upload_of_a_feed_is_one_like_any_other(world):
     asked = dataset.RowDemands(keep="answer != 'drop'")
     feed = await world.feed(columns={"findings": "prompt", "impression": "completion"}, fix=True, demands=asked)

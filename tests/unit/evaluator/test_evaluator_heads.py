@@ -145,6 +145,7 @@ async def test_documents_by_score():
         ("classify", "preference", PAIR, {"data": [{"probs": [0.2, 0.8]}]}),
         ("classify", "preference", PAIR, {"data": [{"probs": [math.nan]}]}),
         ("classify", "labels", {"text": "t"}, {"data": [{"label": None, "probs": [0.2, 0.8]}]}),
+        ("entities", "spans", {"text": "t"}, {"data": [{"data": [[0.2, 0.8]]}]}),
         ("embeddings", "ranking", DOCUMENTS, {"data": [{"index": 0, "embedding": [1, 2]}]}),
         ("embeddings", "ranking", DOCUMENTS, {"data": [{"index": i, "embedding": [math.nan]} for i in range(5)]}),
         ("rerank", "ranking", DOCUMENTS, {"results": [{"index": 0, "relevance_score": 1}]}),
@@ -153,6 +154,12 @@ async def test_documents_by_score():
 async def test_an_answer_of_another_kind_is_none(interface, kind, asked, given):
     with pytest.raises(NoAnswer, match=f"not what its interface `{interface}` gives"):
         await gives(interface, kind, asked, lambda *_: given)
+
+
+async def test_spans_are_told_by_place_and_name():
+    spans = [{"start": 12, "end": 16, "label": "LOC", "score": 0.4}, {"start": 0, "end": 4, "label": "PER"}]
+    found, posted = await gives("entities", "spans", {"text": "t"}, lambda *_: {"data": [{"entities": spans}]})
+    assert found == '["0:4:PER", "12:16:LOC"]' and posted == [("/v1/entities", {"model": "m", "input": "t"})]
 
 
 async def test_a_model_for_which_all_documents_are_alike_keeps_their_order():

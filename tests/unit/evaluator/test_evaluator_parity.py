@@ -41,9 +41,40 @@ async def test_equal_is_equal():
     assert parity.max_log_probability_difference == pytest.approx(0.004) and not parity.first_difference
 
 
+async def test_rounder_numbers_may_be_further_apart_by_what_the_recipe_says_they_are():
+    def line(**more):
+        return json.dumps({**LINE, **more}).encode()
+
+    near, far = Figures(logprobs=(-0.1, -0.25, -0.3)), Figures(logprobs=(-0.1, -0.45, -0.3))
+    assert (await compare(line(dtype="bfloat16"), near, "m", 0.01)).passed
+    assert not (await compare(line(), near, "m", 0.01)).passed
+    refused = await compare(line(dtype="bfloat16"), far, "m", 0.01)
+    assert not refused.passed and "differs by 0.25 nats, more than 0.2" in refused.first_difference
+
+
 async def test_an_undecided_token_may_differ():
-    parity = await compared(Figures(answer=(8, 4, 4), rival={"token_id:9": -0.205}))
+    parity = await compared(Figures(answer=(8, 9, 4), rival={"token_id:2": -0.305}))
     assert parity.passed and parity.equal_answers == 0
+
+
+async def test_answers_that_part_at_once_compare_nothing():
+    engine = Figures(answer=(4, 4, 4), rival={"token_id:8": -0.105})
+    parity = await compared(engine)
+    assert not parity.passed and parity.first_difference == (
+        "all prompts: only 0 of 3 tokens could be compared, fewer than half"
+    )
+    several = b"\n".join([json.dumps(LINE).encode()] * 2)
+    assert not (await compare(several, Figures(answer=(8, 4, 4), rival={"token_id:9": -0.205}), "m", 0.01)).passed
+    empty = json.dumps({**LINE, "completion_token_ids": [], "logprobs": []}).encode()
+    assert "no tokens" in (await compare(empty, Figures(answer=(), logprobs=()), "m", 0.01)).first_difference
+
+
+async def test_many_tokens_that_are_a_little_apart_are_another_model():
+    line = json.dumps({**LINE, "dtype": "bfloat16"}).encode()
+    parity = await compare(line, Figures(logprobs=(-0.15, -0.25, -0.35)), "m", 0.01)
+    assert not parity.passed and parity.first_difference == (
+        "all prompts: log-probabilities differ by 0.05 nats in the mean, more than 0.02"
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +126,7 @@ PICTURE = LINE | {"messages": [{"role": "user", "content": [{"type": "image_url"
     ("engine", "why"),
     [
         (Seeing(logprobs=(-0.1, -0.204, -0.3)), ""),
-        (Seeing(answer=(8, 4, 4), rival={"token_id:9": -0.205}), ""),
+        (Seeing(answer=(8, 9, 4), rival={"token_id:2": -0.305}), ""),
         (Seeing(answer=(8, 4, 4)), "prefers its own by inf"),
         (Seeing(logprobs=(-0.1, -0.2, -0.5)), "differs by 0.2 nats"),
     ],

@@ -50,7 +50,7 @@ def test_every_kind_that_rows_ask_has_a_way_of_asking_and_a_metric():
             "chat",
             "sft",
             "ndcg_at_10",
-            "`ndcg_at_10` scores no answers to rows of `sft` .* choose of bleu_4, exact_match, r",
+            "`ndcg_at_10` scores no answers to rows of `sft` .* choose of bleu_4, box_iou, character_accuracy, e",
         ),
         ("classify", "preference", "rouge_l", "choose of preference_accuracy"),
         ("embeddings", "sft", "mrr", "no suite asks of a model that serves `embeddings`; choose rows of retrieval"),
@@ -66,6 +66,7 @@ def test_a_suite_that_cannot_be_asked_is_refused(interface, schema, metric, why)
 def test_a_suite_that_can_be_asked_is_not_refused():
     check_suite("chat", "feedback", ["rouge_l", "preference_accuracy"], "d")
     check_suite("classify", "classification", ["accuracy", "macro_f1", "micro_f1"], "d")
+    check_suite("entities", "entities", ["entity_f1"], "d")
 
 
 @pytest.mark.parametrize("name", tasks.task_types())
@@ -76,12 +77,37 @@ def test_the_rows_of_a_built_in_task_type_give_what_its_gate_asks(name):
     assert {criterion["metric"] for criterion in criteria} <= set(task_type["metrics"])
 
 
+PAIRS = [pair("p", "good", "bad"), pair("p", "same", "same"), pair("p", "good", "bad") | {"chosen": turn("a") * 2}]
+
+
 @pytest.mark.parametrize("interface", ["chat", "classify"])
 async def test_a_pair_asks_which_is_better(interface):
-    rows = [pair("p", "good", "bad"), pair("p", "same", "same"), pair("p", "good", "bad") | {"chosen": turn("a") * 2}]
-    (question,) = await asked(interface, "preference", rows)
+    (question,) = await asked(interface, "preference", PAIRS, ["preference_accuracy"])
     assert (question.row, question.kind, question.reference) == (1, "preference", "chosen")
-    assert question.asked == rows[0]
+    assert question.asked == PAIRS[0]
+
+
+async def test_a_pair_asks_a_model_that_chats_what_it_says_too():
+    found = await asked("chat", "preference", PAIRS)
+    assert [(each.row, each.kind, each.key) for each in found] == [
+        (1, "preference", 1),
+        (1, "text", -1),
+        (2, "text", -2),
+    ]
+    assert [each.asked for each in found[1:]] == [{"messages": turn("p", "user")}] * 2
+    assert [each.reference for each in found[1:]] == ["good", "same"]
+    given = Given({1: "chosen", -1: "bad"}, {-2: "the engine took too long"})
+    report, rows = make_report(["preference_accuracy", "rouge_l"], found, given, None)
+    assert [(each.name, each.value, each.count) for each in report.metrics] == [
+        ("preference_accuracy", 1, 1),
+        ("rouge_l", 0, 1),
+    ]
+    assert (report.rows_scored, report.rows_failed) == (1, 1)
+    assert [(row.row, row.second, row.answer) for row in rows] == [
+        (1, False, "chosen"),
+        (1, True, "bad"),
+        (2, True, ""),
+    ]
 
 
 async def test_feedback_compares_bad_answers_with_good_ones_to_the_same_prompt():
@@ -93,6 +119,12 @@ async def test_feedback_compares_bad_answers_with_good_ones_to_the_same_prompt()
     assert sides == {1: ["good", "bad 1"], 4: ["better", "bad 2"]}
     assert found[6].asked == {"messages": turn("c", "user")} and found[6].reference == "fine"
     assert {found[row].kind for row in (2, 5, 6)} == {"text"}
+
+
+async def test_every_span_of_a_text_is_the_reference():
+    spans = [{"start": 12, "end": 16, "label": "LOC"}, {"start": 0, "end": 4, "label": "PER"}]
+    (question,) = await asked("entities", "entities", [{"text": "t", "entities": spans}])
+    assert (question.asked, question.reference) == ({"text": "t"}, '["0:4:PER", "12:16:LOC"]')
 
 
 async def test_only_what_a_metric_scores_is_asked():

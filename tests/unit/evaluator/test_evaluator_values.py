@@ -11,6 +11,7 @@ PROBES = {
     "logits": {"kind": "logits", "messages": [{"role": "user", "content": "hello"}], "token_ids": [5, 6],
                "values": [4.0, -2.0]},
     "score": {"kind": "score", "query": "hello", "document": "there", "token_ids": [5, 6], "values": [-3.0]},
+    "tokens": {"kind": "tokens", "input": "hello", "token_ids": [5, 6], "values": [1.0, 2.0, -3.0, 4.0]},
 }  # fmt: skip
 
 
@@ -31,6 +32,9 @@ class Figures:
         assert body["use_activation"] is False
         if path == "/v1/classify":
             return {"data": [{"probs": values or [4.0, -2.0]}], "usage": usage}
+        if path == "/v1/pooling":
+            values = values or [1.0, 2.0, -3.0, 4.0]
+            return {"data": [{"data": [values[:2], values[2:]]}], "usage": usage}
         assert path == "/v1/rerank" and (body["query"], body["documents"]) == ("hello", ["there"])
         return {"results": [{"index": 0, "relevance_score": (values or [-3.0])[0]}], "usage": usage}
 
@@ -56,6 +60,8 @@ async def test_equal_is_equal(kind):
         ("logits", [4.0, -2.005], False),
         ("score", [-3.002], True),
         ("score", [-3.004], False),
+        ("tokens", [1.0, 2.0, -3.0, 4.003], True),
+        ("tokens", [1.0, 2.005, -3.0, 4.0], False),
     ],
 )
 async def test_values_may_differ_by_a_thousandth_of_the_largest(kind, values, passed):
@@ -80,6 +86,8 @@ async def test_half_precision_may_differ_by_more():
         ("vector", Figures(text=[0.8, 0.6]), "of its text and of the recipe's tokens of it differ by 1.4, more"),
         ("logits", Figures(ids=[4.0]), "of its text and of the recipe's tokens of it are 2 and 1"),
         ("logits", Figures(text=[float("nan"), 0], ids=[float("nan"), 0]), "is not a number"),
+        ("tokens", Figures(ids=[1.0, 2.0, -3.0]), "of its text and of the recipe's tokens of it are 4 and 3"),
+        ("tokens", Figures(answer={"data": [{"data": [1.0]}]}), "gives no values or no count of tokens"),
         ("vector", Figures(answer={"data": []}), "gives no values or no count of tokens"),
         ("score", Figures(answer={"results": [{"relevance_score": -3.0}]}), "gives no values or no count of tokens"),
     ],

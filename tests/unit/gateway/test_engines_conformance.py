@@ -16,7 +16,7 @@ from services.gateway.engines import ENGINES
 from services.gateway.engines.engine_log import last_error, trim
 from services.gateway.engines.errors import AdapterRejected, EngineError, NotReady, WrongKind
 from services.gateway.engines.process import EngineProcess
-from services.gateway.engines.protocol import Engine, Launch, Sizing, Task
+from services.gateway.engines.protocol import Engine, Launch, Task
 from services.suite.home import MARK
 from services.suite.processes import end_marked
 from tests.fakes.engine import FakeEngine, write_adapter, write_model
@@ -45,7 +45,7 @@ def test_the_key_is_never_in_argv_or_repr(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_vllm_takes_dtype_and_context_from_the_config(tmp_path: Path) -> None:
-    argv = ENGINES["vllm"].command(launch_in(tmp_path, lora=True, sizing=Sizing(max_lora_rank=12))).argv
+    argv = ENGINES["vllm"].command(launch_in(tmp_path, lora=True, lora_rank=12)).argv
     flags = dict(pairwise(argv))
     assert (flags["--dtype"], flags["--max-model-len"], flags["--max-lora-rank"]) == ("float32", "1024", "16")
     assert flags["--host"] == "127.0.0.1"
@@ -150,11 +150,13 @@ async def test_ready_tells_not_yet_from_wrong(process: EngineProcess) -> None:
         await ready(process.client, "generate", "base")
     await process.client.post("/_fake/faults", json={})
     await ready(process.client, "generate", "base")
+    with pytest.raises(WrongKind, match="base is no model for naming spans of texts"):
+        await ready(process.client, "tag", "base")
     with pytest.raises(WrongKind, match=r"base is no model for embeddings: the engine has no /v1/embeddings"):
         await ready(process.client, "embed", "base")
 
 
-@pytest.mark.parametrize("task", ["embed", "classify", "score"])
+@pytest.mark.parametrize("task", ["embed", "classify", "score", "tag"])
 async def test_every_task_is_proven_by_its_own_figures(tmp_path: Path, task: Task) -> None:
     process = EngineProcess.spawn(tmp_path / "engine", FakeEngine(), launch_in(tmp_path, task=task))
     try:

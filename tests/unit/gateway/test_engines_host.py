@@ -175,6 +175,62 @@ async def test_lora_must_have_been_asked_for(host: EngineHost, tmp_path: Path) -
     await host.load(tmp_path / "one", ONE, base_digest=BASE)
 
 
+async def test_an_engine_takes_the_rank_of_its_adapters_and_no_more(host: EngineHost, tmp_path: Path) -> None:
+    def started_for() -> list[int]:
+        states = [json.loads(path.read_text()) for path in (tmp_path / "engines").glob("*/engine.json")]
+        return [state["launch"]["lora_rank"] for state in states]
+
+    before = await host.ensure(tmp_path / "model", BASE, lora=True)
+    await host.load(tmp_path / "one", ONE, base_digest=BASE)
+    assert started_for() == [64]
+    with pytest.raises(AdapterRejected):  # it met the scratch engine alone
+        await host.load(write_adapter(tmp_path / "bad", rank=256, fake_poison=True), TWO, base_digest=BASE)
+    assert started_for() == [64] and (await host.ensure(tmp_path / "model", BASE)).url == before.url
+    high = await host.load(write_adapter(tmp_path / "high", rank=128), digest_of("high"), base_digest=BASE)
+    assert started_for() == [128] and {each.digest for each in host.list()} == {BASE, ONE, digest_of("high")}
+    os.kill(pids(tmp_path / "engines")[0], signal.SIGKILL)
+    assert (await host.ensure(tmp_path / "model", BASE)).url != high.url
+    assert started_for() == [128] and {each.digest for each in host.list()} == {BASE, ONE, digest_of("high")}
+    await host.stop(BASE)
+    await host.ensure(tmp_path / "model", BASE, lora=True, rank=100)
+    assert started_for() == [100]
+
+
+async def test_a_rank_goes_with_the_adapters_that_have_it(tmp_path: Path) -> None:
+    def started_for() -> int:
+        (path,) = (tmp_path / "engines").glob("*/engine.json")
+        return int(json.loads(path.read_text())["launch"]["lora_rank"])
+
+    host = EngineHost(tmp_path / "engines", FakeEngine(), scratch_proof=False)
+    await host.ensure(write_model(tmp_path / "model"), BASE, lora=True, direct=True)
+    with pytest.raises(AdapterRejected):
+        await host.load(write_adapter(tmp_path / "bad", rank=256, fake_poison=True), TWO, base_digest=BASE)
+    assert started_for() == 64, "the engine that it tainted was replaced by a usual one"
+    await host.load(write_adapter(tmp_path / "high", rank=128), ONE, base_digest=BASE)
+    assert started_for() == 128
+    await host.unload(ONE, base_digest=BASE)
+    os.kill(pids(tmp_path / "engines")[0], signal.SIGKILL)
+    await host.ensure(tmp_path / "model", BASE)
+    assert started_for() == 64
+    await host.stop(BASE)
+    await host.aclose()
+
+
+async def test_a_rank_that_no_engine_starts_with_takes_nothing_else_down_for_good(tmp_path: Path) -> None:
+    host = EngineHost(tmp_path / "engines", engine := FakeEngine(), scratch_proof=False)
+    write_model(tmp_path / "model")
+    await host.ensure(tmp_path / "model", BASE, lora=True)
+    engine.faults["status"] = 500
+    with pytest.raises(EngineError, match="answered 500"):
+        await host.load(write_adapter(tmp_path / "high", rank=512), ONE, base_digest=BASE)
+    engine.faults.clear()
+    await host.ensure(tmp_path / "model", BASE)
+    (state,) = [json.loads(path.read_text()) for path in (tmp_path / "engines").glob("*/engine.json")]
+    assert state["launch"]["lora_rank"] == 64
+    await host.stop(BASE)
+    await host.aclose()
+
+
 async def test_a_digest_is_checked(host: EngineHost, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="64 lower-case hex"):
         await host.ensure(tmp_path / "model", "../etc")

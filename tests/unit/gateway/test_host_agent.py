@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -143,8 +144,8 @@ async def test_a_successor_adopts_what_runs(parts: Parts) -> None:
 
 
 async def test_refusals_are_faults_with_their_sentence(parts: Parts) -> None:
-    high = await parts.adapter("high", rank=33)
-    with pytest.raises(StateConflict, match=r"rank 33 is not within 1\.\.32") as rejected:
+    high = await parts.adapter("high", rank=513)
+    with pytest.raises(StateConflict, match=r"rank 513 is not within 1\.\.512") as rejected:
         await parts.agent.load(PROJECT, high, parts.base)
     assert rejected.value.reason == errors.ERROR_REASON_MODEL_REJECTED
     bad = write_adapter(parts.folder / "no-model")
@@ -171,11 +172,37 @@ async def test_an_interface_decides_what_the_engine_is_for(parts: Parts, interfa
         assert (await client.post("/v1/completions", json=body)).status_code == 404
     (wanted,) = (json.loads(path.read_text()) for path in (parts.folder / "engines").glob("*/wanted.json"))
     assert wanted["lora"] is False
-    with pytest.raises(Unavailable, match="are served for") as failed:
+
+
+async def refused(parts: Parts) -> None:
+    with pytest.raises(StateConflict, match="are served for `embed` on this host") as refusal:
         await parts.agent.load(PROJECT, parts.base, None, "chat")
-    assert failed.value.reason == errors.ERROR_REASON_ENGINE_FAILED
+    assert refusal.value.reason == errors.ERROR_REASON_MODEL_REJECTED
+
+
+async def test_one_digest_under_two_interfaces_is_refused_for_good(parts: Parts) -> None:
+    await parts.agent.load(PROJECT, parts.base, None, "embeddings")
+    await refused(parts)
+    os.kill(parts.pids()[0], signal.SIGKILL)
+    while await parts.loaded():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await refused(parts)
+    await parts.agent.load(PROJECT, parts.base, None, "embeddings")
+    assert await parts.loaded() == {parts.base.digest}
     await parts.agent.unload(parts.base.digest)
     await parts.agent.load(PROJECT, parts.base, None, "chat")
+
+
+async def test_a_version_that_never_served_keeps_no_other_interface_out(parts: Parts) -> None:
+    parts.engine.faults["status"] = 500
+    with pytest.raises(Unavailable, match="answered 500"):
+        await parts.agent.load(PROJECT, parts.base, None, "embeddings")
+    parts.engine.faults.clear()
+    with pytest.raises(StateConflict, match="NaN or infinity"):  # its base is up, and for nobody
+        await parts.agent.load(PROJECT, await parts.adapter("bad", value=math.nan), parts.base)
+    assert parts.pids()
+    await parts.agent.load(PROJECT, parts.base, None, "embeddings")
+    assert await parts.loaded() == {parts.base.digest}
 
 
 async def test_what_cannot_serve_an_interface_is_rejected_for_good(parts: Parts) -> None:

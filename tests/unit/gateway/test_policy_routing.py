@@ -35,6 +35,7 @@ ENGINE = Upstream("http://127.0.0.1:9", "engine-key", "m-3")
 USER = Principal(f"{PROJECT}/apiKeys/k1", {PROJECT: frozenset({"inference"})})
 STRANGER = Principal("projects/other/apiKeys/k2", {"projects/other": frozenset({"inference"})})
 EVALUATOR = Principal("services/evaluator", {})
+TRAINER = Principal("services/trainer", {})
 
 
 def version(number: int) -> str:
@@ -111,6 +112,9 @@ def test_a_route_whose_weights_do_not_add_up_is_refused(weights: tuple[int, int]
         ("assistant@2", STRANGER, ModelNotFound),
         ("assistant", STRANGER, ModelNotFound),
         (f"{PROJECT}/endpoints/assistant", STRANGER, ModelNotFound),
+        (f"{PROJECT}/endpoints/assistant@2", TRAINER, version(2)),
+        ("assistant:candidate", TRAINER, Denied),
+        ("candidate-c9", TRAINER, ModelNotFound),
         ("nothing", USER, ModelNotFound),
         ("", USER, ModelNotFound),
     ],
@@ -154,6 +158,15 @@ def test_the_evaluators_probes_stay_out_of_the_endpoints_figures() -> None:
     target = resolve("assistant:candidate", table(), EVALUATOR)
     assert isinstance(target, Target)
     assert target.endpoint == f"{PROJECT}/endpoints/assistant:candidate"
+
+
+def test_grades_for_a_job_stay_out_of_the_endpoints_figures_and_fall_back_all_the_same() -> None:
+    chosen = admit(f"{PROJECT}/endpoints/assistant", b"job", table(route(0, 100)), TRAINER)
+    assert chosen.endpoint == f"{PROJECT}/endpoints/assistant:judge"
+    assert admit(f"{PROJECT}/endpoints/assistant@2", b"job", table(), TRAINER).endpoint.endswith(":judge")
+    instead = stable_instead(chosen, table(route(90, 10)))
+    assert instead is not None
+    assert (instead.version, instead.endpoint) == (version(2), chosen.endpoint)
 
 
 def test_models_shows_each_caller_its_own() -> None:

@@ -58,6 +58,18 @@ async def test_files_that_may_carry_code_are_refused(store: BlobStore, model: Pa
     assert name in refused.value.message
 
 
+async def test_a_package_to_take_away_may_hold_what_weights_may_not_but_no_code(store: BlobStore, model: Path) -> None:
+    for name in ("model.onnx", "model.onnx.data", "model.gguf", "index.faiss"):
+        (model / name).write_bytes(b"x")
+        with pytest.raises(Invalid, match="may carry code"):
+            await store_artifact(store, PROJECT, model, types.ARTIFACT_KIND_FULL)
+    artifact = await store_artifact(store, PROJECT, model, types.ARTIFACT_KIND_PACKAGE)
+    assert {file.path for file in artifact.files} >= {"model.onnx", "model.onnx.data", "model.gguf", "index.faiss"}
+    (model / "run.py").write_bytes(b"x")
+    with pytest.raises(Invalid, match="may carry code"):
+        await store_artifact(store, PROJECT, model, types.ARTIFACT_KIND_PACKAGE)
+
+
 async def test_links_and_empty_folders_are_refused(store: BlobStore, model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Invalid, match="no files"):

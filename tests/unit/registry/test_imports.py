@@ -1,16 +1,19 @@
 """Weights that come over the wire: real blobs in a folder of the test, broken streams, files that are no weights."""
 
+import asyncio
 import hashlib
 import json
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kit.blobs import FileKek, manifest_digest, open_store
 from kit.rpc.errors import Invalid
-from services.registry.imports import receive
+from services.registry.imports import _Content, receive
 from services.registry.version_servicer import ModelVersionServicer
+from sluice import weights
 from sluice.errors import v1 as errors
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
@@ -42,6 +45,10 @@ async def stream(*parts):
         )
 
 
+async def ignored(digest):
+    """Nobody remembers what was stored."""
+
+
 @pytest.fixture
 def blobs(tmp_path):
     kek = FileKek.create(tmp_path / "kek", home=tmp_path / "home")
@@ -62,9 +69,15 @@ GOOD = [("config.json", b"{}"), ("empty.txt", b""), ("model.safetensors", safete
 async def test_weights_arrive_however_they_are_cut(blobs, folder, size):
     content = b"".join(data for _, data in GOOD)
     chunks = [content[at : at + size] for at in range(0, len(content), size)]
-    artifact = await receive(announced(GOOD), stream(*chunks, b""), folder, blobs)
-    assert artifact.digest == announced(GOOD).artifact.digest
-    read = b"".join([piece async for piece in blobs.open(PROJECT, artifact.files[-1].digest)])
+    noted = []
+
+    async def note(digest):
+        noted.append(digest)
+
+    header = announced(GOOD)
+    await receive(header, stream(*chunks, b""), folder, blobs, note)
+    assert noted == [file.digest for file in header.artifact.files] and not list(folder.iterdir())
+    read = b"".join([piece async for piece in blobs.open(PROJECT, header.artifact.files[-1].digest)])
     assert read == safetensors()
 
 
@@ -90,7 +103,7 @@ async def test_weights_arrive_however_they_are_cut(blobs, folder, size):
 async def test_a_file_that_only_calls_itself_safetensors_is_refused(blobs, folder, weights):
     files = [("model.safetensors", weights)]
     with pytest.raises(Invalid, match="safetensors") as refused:
-        await receive(announced(files), stream(weights), folder, blobs)
+        await receive(announced(files), stream(weights), folder, blobs, ignored)
     assert refused.value.reason == errors.ERROR_REASON_MODEL_REJECTED
 
 
@@ -98,7 +111,7 @@ async def test_a_file_that_only_calls_itself_safetensors_is_refused(blobs, folde
 async def test_what_may_carry_code_is_refused_and_nothing_stored(blobs, folder, tmp_path, path):
     files = [*GOOD, (path, pickle.dumps(print))]
     with pytest.raises(Invalid, match="may carry code") as refused:
-        await receive(announced(files), stream(*(data for _, data in files)), folder, blobs)
+        await receive(announced(files), stream(*(data for _, data in files)), folder, blobs, ignored)
     assert refused.value.reason == errors.ERROR_REASON_MODEL_REJECTED
     assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
 
@@ -114,25 +127,62 @@ async def test_what_may_carry_code_is_refused_and_nothing_stored(blobs, folder, 
 )
 async def test_a_stream_that_is_not_what_was_announced(blobs, folder, parts, said):
     with pytest.raises(Invalid, match=said):
-        await receive(announced(GOOD), stream(*parts), folder, blobs)
+        await receive(announced(GOOD), stream(*parts), folder, blobs, ignored)
 
 
 async def test_a_list_of_files_that_was_changed(blobs, folder):
     header = announced(GOOD)
     header.artifact.files[0].digest = header.artifact.files[1].digest
     with pytest.raises(Invalid, match="list of files"):
-        await receive(header, stream(), folder, blobs)
+        await receive(header, stream(), folder, blobs, ignored)
 
 
 @pytest.mark.parametrize("paths", [("a.txt", "a.txt"), ("a.txt", "a.txt/b.txt"), ("x/y", "x/y/z/w.txt")])
 async def test_one_path_is_one_file(blobs, folder, paths):
     with pytest.raises(Invalid, match="name each file once"):
-        await receive(announced([(path, b"a") for path in paths]), stream(b"a", b"a"), folder, blobs)
+        await receive(announced([(path, b"a") for path in paths]), stream(b"a", b"a"), folder, blobs, ignored)
+
+
+async def test_a_json_of_more_than_any_model_has_is_refused_before_it_comes(blobs, folder):
+    header = announced(GOOD)
+    header.artifact.files[0].size_bytes = weights.JSON_LIMIT + 1
+    with pytest.raises(Invalid, match=r"`config.json` has 67108865 bytes, and no .json of a model has more") as refused:
+        await receive(header, stream(), folder, blobs, ignored)
+    assert refused.value.reason == errors.ERROR_REASON_MODEL_REJECTED
+
+
+class Listed(ThreadPoolExecutor):
+    """The threads of a loop, with the names of what they were given."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.given = []
+
+    def submit(self, work, /, *args, **options):
+        self.given += [getattr(each, "__name__", "") for each in getattr(work, "args", ())]
+        return super().submit(work, *args, **options)
+
+
+async def test_what_was_stored_is_read_off_the_loop_and_two_configs_are_kept(blobs, folder):
+    index = json.dumps({"weight_map": {"w": "model.safetensors"}}).encode()
+    files = [*GOOD, (weights.INDEX, index), ("tokenizer.json", b"{}"), ("sub/config.json", b"{}")]
+    header = announced(files)
+    await receive(header, stream(b"".join(data for _, data in files)), folder, blobs, ignored)
+    threads = Listed()
+    asyncio.get_running_loop().set_default_executor(threads)
+    content = _Content(blobs, PROJECT)
+    for file in header.artifact.files:
+        await content.take_in_stored(file)
+    assert set(content.configs) == {"config.json", weights.INDEX} and set(content.shards) == {"model.safetensors"}
+    assert {"_take_in_config", "tensors_of"} <= set(threads.given)
+    header.stored_digests.extend(file.digest for file in header.artifact.files)
+    await receive(header, stream(), folder, blobs, ignored)
+    assert "check_whole" in threads.given
 
 
 async def test_an_adapter_names_its_base(blobs, folder):
     with pytest.raises(Invalid, match="base_model_version"):
-        await receive(announced(GOOD, types.ARTIFACT_KIND_ADAPTER), stream(), folder, blobs)
+        await receive(announced(GOOD, types.ARTIFACT_KIND_ADAPTER), stream(), folder, blobs, ignored)
 
 
 def test_what_a_killed_process_left_decrypted_is_gone_after_the_next_start(tmp_path):

@@ -207,6 +207,20 @@ async def test_the_same_weights_imported_twice_are_one_version(started, catalog)
     assert await emitted(started, "model_version") == ["model_version.created"] * 2
 
 
+async def test_the_same_weights_again_tell_what_they_are_called_and_get_no_other_rows(started, catalog):
+    async def again(**told):
+        wanted = registry.ImportHeader(parent=f"{PROJECT}/models/bank", artifact=artifact(), **told)
+        return await started.transact(lambda unit: commands.register_import(unit, catalog, wanted, "author"))
+
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    assert (await again()).source_id == ""
+    assert (await again(source_id="qwen/Qwen-7B")).source_id == "qwen/Qwen-7B"
+    assert (await again(source_id="another/Name")) == await again() == await read(started)
+    with pytest.raises(StateConflict, match="with no rows to be judged on; import them as another model to have"):
+        await again(dataset_version=SET)
+
+
 async def test_an_import_into_no_model(started, catalog):
     with pytest.raises(NotFound):
         await started.transact(lambda unit: commands.register_import(unit, catalog, header(), "author"))

@@ -18,6 +18,12 @@ PREFERENCE = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
 FEEDBACK = {"prompt": [USER], "completion": [GOOD], "label": True}
 MATCH = {"query": "q", "positive": ["p"], "negatives": ["n"]}
 LABELED = {"text": "t", "label": ["loan"]}
+NAMED = {
+    "text": "John Smith left New York",
+    "entities": [{"start": 0, "end": 10, "label": "PER"}, {"start": 16, "end": 24, "label": "LOC"}],
+}
+WORDS = NAMED["text"].split()  # type: ignore[attr-defined]
+TRIPLES = [[16, 24, "LOC"], [0, 10, "PER"]]
 
 
 def as_jsonl(*rows: object) -> bytes:
@@ -64,6 +70,32 @@ def run(schema: str, *rows: object) -> tuple[Outcome, list[Any]]:
         ("classification", {"sentence": "t", "label": ["loan"]}, LABELED),
         ("classification", {"text": "t", "label": 3}, {"text": "t", "label": ["3"]}),
         ("classification", {"text": "t", "labels": ["a", "b"]}, {"text": "t", "label": ["a", "b"]}),
+        ("entities", NAMED, NAMED),
+        ("entities", {"tokens": WORDS, "ner_tags": ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"]}, NAMED),
+        ("entities", {"tokens": WORDS, "tags": ["I-PER", "I-PER", "O", "B-LOC", "E-LOC"]}, NAMED),
+        ("entities", {"tokens": WORDS, "labels": ["PER", "PER", "O", "LOC", "LOC"]}, NAMED),
+        ("entities", {"text": NAMED["text"], "entities": TRIPLES}, NAMED),
+        ("entities", {"text": NAMED["text"], "label": [*TRIPLES, TRIPLES[0]]}, NAMED),
+        (
+            "entities",
+            {
+                "text": NAMED["text"],
+                "spans": [
+                    {"start": 0, "end": 11, "text": "John Smith ", "labels": ["PER"]},
+                    {"id": 4, "start_offset": 16, "end_offset": 24, "label": "LOC"},
+                ],
+            },
+            NAMED,
+        ),
+        (
+            "entities",
+            {"tokens": list("张三 在北京"), "ner_tags": ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"]},
+            {
+                "text": "张三在北京",
+                "entities": [{"start": 0, "end": 2, "label": "PER"}, {"start": 3, "end": 5, "label": "LOC"}],
+            },
+        ),
+        ("entities", {"text": "nobody", "entities": []}, {"text": "nobody", "entities": []}),
     ],
 )
 def test_every_convention_gives_the_canonical_row(schema: str, row: dict[str, Any], canonical: dict[str, Any]) -> None:
@@ -89,6 +121,26 @@ def test_every_convention_gives_the_canonical_row(schema: str, row: dict[str, An
         ("classification", {"text": "t", "lable": "a"}, "label", "missing-field"),
         ("classification", {"text": "t", "label": 1.5}, "label", "wrong-type"),
         ("classification", {"text": "", "label": "a"}, "text", "empty-text"),
+        ("entities", {"text": "John", "entties": []}, "entities", "missing-field"),
+        ("entities", {"entities": []}, "text", "missing-field"),
+        ("entities", {"tokens": ["John"]}, "ner_tags", "missing-field"),
+        ("entities", {"tokens": ["John"], "ner_tags": ["O", "O"]}, "ner_tags", "unequal-lengths"),
+        ("entities", {"tokens": ["John"], "ner_tags": [3]}, "ner_tags[0]", "wrong-type"),
+        ("entities", {"tokens": [" "], "ner_tags": ["O"]}, "tokens", "empty-text"),
+        ("entities", {"tokens": "John", "ner_tags": ["O"]}, "tokens", "wrong-type"),
+        ("entities", {"text": "John", "entities": [[0, 5, "PER"]]}, "entities[0]", "wrong-span"),
+        ("entities", {"text": "John", "entities": [[2, 2, "PER"]]}, "entities[0]", "wrong-span"),
+        ("entities", {"text": "John", "entities": [[0, 4, ""]]}, "entities[0]", "wrong-type"),
+        ("entities", {"text": "John", "entities": [[0, "4", "PER"]]}, "entities[0]", "wrong-type"),
+        ("entities", {"text": "John", "entities": ["PER"]}, "entities[0]", "wrong-type"),
+        ("entities", {"text": "J   n", "entities": [[1, 3, "PER"]]}, "entities[0]", "empty-text"),
+        (
+            "entities",
+            {"text": "John", "spans": [{"start": 1, "end": 4, "text": "John", "label": "PER"}]},
+            "spans[0]",
+            "wrong-span",
+        ),
+        ("entities", {"text": "John", "entities": [[0, 3, "A"], [2, 4, "B"]]}, "entities", "crossing-spans"),
     ],
 )
 def test_a_violation_names_place_and_kind(schema: str, row: dict[str, Any], field: str, kind: str) -> None:
@@ -111,6 +163,8 @@ def test_a_violation_names_place_and_kind(schema: str, row: dict[str, Any], fiel
         ("retrieval", {"anchor": "q", "positive": ["p"]}),
         ("classification", {"text": "t", "label": "a"}),
         ("classification", {"sentence": "t", "label": 2}),
+        ("entities", NAMED),
+        ("entities", {"sentence": " 诊断 𝒳 张三", "spans": [{"label": "PER", "end": 8, "start": 6}]}),
     ],
 )
 def test_what_is_usual_is_checked_over_columns(schema: str, row: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ odd = st.one_of(
 maybe = st.one_of(text, text, text, odd)
 
 
+listed_text = st.one_of(st.lists(st.sampled_from(["a", "B-A", "I-A", "O", " "]), max_size=3), odd)
 roles = st.one_of(st.sampled_from(["user", "assistant", "system", "human", "gpt", "tool"]), maybe)
 message = st.one_of(
     st.fixed_dictionaries({"role": roles, "content": maybe}, optional={"name": odd, "tool_calls": odd}), odd
@@ -36,6 +37,28 @@ pictured = {
 marked = st.one_of(maybe, st.sampled_from(["<image>", "<image>a<image>", "a <image> b", "<video>"]))
 marks = st.sampled_from(["<image>", "<image>a<image>", "a"])
 about = {"id": odd, "group": odd, "tags": st.one_of(odd, st.lists(maybe, max_size=2)), "system": maybe, "extra": odd}
+span = st.fixed_dictionaries({"start": st.integers(-1, 4), "end": st.integers(-1, 6), "label": text})
+named = st.one_of(
+    st.fixed_dictionaries({"text": text, "entities": st.lists(span, max_size=3)}, optional=about),
+    st.fixed_dictionaries(
+        {"text": st.sampled_from(["a b c", "诊断 𝒳 b", " ab c "])},
+        optional={
+            "entities": st.lists(
+                st.fixed_dictionaries(
+                    {"start": st.integers(0, 4), "end": st.integers(1, 5), "label": st.sampled_from(["A", "B", " "])},
+                    optional={"text": maybe},
+                ),
+                max_size=3,
+            ),
+            "spans": st.one_of(st.lists(span, max_size=1), odd),
+            "tokens": listed_text,
+            "ner_tags": listed_text,
+        },
+    ),
+    st.fixed_dictionaries(
+        {"tokens": listed_text, "ner_tags": listed_text}, optional={**about, "tags": listed_text, "text": maybe}
+    ),
+)
 row = st.one_of(
     st.fixed_dictionaries({"messages": st.one_of(st.lists(message, max_size=3), odd)}, optional=about),
     st.fixed_dictionaries({"conversations": st.one_of(st.lists(turn, max_size=3), odd)}, optional=about),
@@ -103,7 +126,7 @@ def check(table: pa.Table, raw: list[bytes], row_schema: str) -> np.ndarray:
     return vouched.mask
 
 
-some_rows = st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in (row, judged, shown)))
+some_rows = st.one_of(*(st.lists(kind, min_size=1, max_size=4) for kind in (row, judged, shown, named)))
 
 
 def check_json(row_schema: str, rows: list[Any]) -> None:

@@ -491,7 +491,25 @@ ROWS: dict[str, dict[str, Any]] = {
     "feedback": {"prompt": "q", "completion": "a", "label": True},
     "retrieval": {"query": "q", "positive": "a", "negatives": ["b", "c"]},
     "classification": {"text": "a", "label": "x"},
+    "entities": {"text": "a", "entities": [[0, 1, "x"]]},
 }
+
+
+def test_spans_stay_with_their_words_where_a_text_is_masked() -> None:
+    text = "Dr Li (13812345678) saw 13912345678 in Leeds."
+    named = [text.index(word) for word in ("Li", "138", "678 in", "Leeds")]
+    spans = [
+        [named[0], named[0] + 2, "A"],
+        [named[1], named[1] + 11, "B"],
+        [named[2], named[2] + 6, "C"],  # begins within what is masked
+        [named[3], named[3] + 5, "D"],
+    ]
+    rows = [{"text": text, "entities": spans}, {"text": "Li", "entities": [[0, 2, "A"]]}]
+    _, (first, second), _ = run(rows, Demands(deidentify="mask"), "entities")
+    said = first["text"]
+    assert "138" not in said and second == {"text": "Li", "entities": [{"start": 0, "end": 2, "label": "A"}]}
+    words = [said[each["start"] : each["end"]] for each in first["entities"]]
+    assert words == ["Li", "<CN_MOBILE>", "<CN_MOBILE_2> in", "Leeds"]
 
 
 @pytest.mark.parametrize("schema", sorted(SCHEMAS))

@@ -45,6 +45,9 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("retrieval", {"anchor": "q", "positive": "p"}),
     ("classification", {"sentence": "t", "label": "l", "input": "no", "output": "no"}),
     ("classification", {"image": "a.png", "label_name": "l"}),
+    ("entities", {"text": "John", "entities": [[0, 4, "PER"]], "spans": "no", "content": "no"}),
+    ("entities", {"sentence": "John", "label": [[0, 4, "PER"]], "labels": "no", "ner_tags": "no"}),
+    ("entities", {"tokens": ["John"], "ner_tags": ["B-PER"], "text": "no", "entities": "no"}),
 ]
 
 

@@ -56,11 +56,15 @@ class Script:
     #: A watch breaks with UNAVAILABLE after so many snapshots, once for each entry.
     watch_breaks: list[int] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
+    #: What a job left, by path.
+    files: dict[str, bytes] = field(default_factory=dict)
     #: By the name of a job.
     steps: dict[str, list[trainer.TrainingStep]] = field(default_factory=dict)
     models: dict[str, registry.Model] = field(default_factory=dict)
     model_versions: dict[str, registry.ModelVersion] = field(default_factory=dict)
     imported: list[Any] = field(default_factory=list)
+    #: The projects that were asked which files they have.
+    asked_for_files: list[str] = field(default_factory=list)
     evaluations: dict[str, evaluator.Evaluation] = field(default_factory=dict)
     evaluation_rows: list[evaluator.EvaluationRow] = field(default_factory=list)
     endpoints: dict[str, gateway.Endpoint] = field(default_factory=dict)
@@ -247,7 +251,7 @@ class Jobs(trainer.TrainingJobServiceServicer):
         self.script.requests.append(request)
         job = trainer.TrainingJob(name=f"{request.parent}/trainingJobs/{UUID}", spec=request.training_job.spec, state=1)
         job.reproduces = request.training_job.reproduces
-        self.script.jobs[job.name] = job
+        self.script.jobs.setdefault(job.name, job)  # else as a test has it end
         return trainer.CreateTrainingJobResponse(training_job=job)
 
     async def PlanTrainingJob(self, request: Any, context: Any) -> Any:
@@ -291,6 +295,12 @@ class Jobs(trainer.TrainingJobServiceServicer):
     async def ReadTrainingJobSteps(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield trainer.ReadTrainingJobStepsResponse(steps=self.script.steps.get(request.name, []))
 
+    async def ReadTrainingJobFile(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.script.requests.append(request)
+        data = self.script.files[request.path][request.offset :]
+        for start in range(0, len(data), 1 << 20):
+            yield trainer.ReadTrainingJobFileResponse(data=data[start : start + (1 << 20)])
+
     async def ReadTrainingJobLogs(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for text in self.script.logs:
             yield trainer.ReadTrainingJobLogsResponse(epoch=1, text=text)
@@ -322,6 +332,10 @@ class Models(registry.ModelServiceServicer, registry.ModelVersionServiceServicer
         header = self.script.imported[0].header
         version = registry.ModelVersion(name=f"{header.parent}/versions/1", version=1, artifact=header.artifact)
         return registry.ImportModelVersionResponse(model_version=version)
+
+    async def GetStoredModelFiles(self, request: Any, context: Any) -> Any:
+        self.script.asked_for_files.append(request.parent)
+        return registry.GetStoredModelFilesResponse()
 
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         name = request.name

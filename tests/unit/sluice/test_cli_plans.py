@@ -45,6 +45,29 @@ def test_a_plan_is_a_table_and_submits_nothing(script: Script, capsys, fits, cod
     assert "It fits on 8 × a10-24gb." in said
 
 
+def test_a_speed_that_is_not_known_is_asked_for_by_its_options(script: Script, capsys):
+    script.plan = planned(True)
+    script.plan.time_basis = "no speed of cpu is known"
+    for field in ("step_time", "total_time"):
+        script.plan.ClearField(field)
+    assert run(ASK) == 0
+    said = capsys.readouterr()
+    assert "no speed of cpu is known" in said.out and "rests on" not in said.out
+    assert "--tokens-per-s" in said.err and "--tflops" in said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train --plan", "--dataset is missing; a plan needs it, or --file spec.yaml"),
+        ("train --plan --dataset d --watch", "--plan submits nothing, so there is nothing to --watch"),
+    ],
+)
+def test_what_a_plan_lacks_or_cannot_do_is_said(script: Script, capsys, line, said):
+    assert run(line.split()) == 2
+    assert said in capsys.readouterr().err and not script.requests
+
+
 def test_a_plan_is_one_json_line(script: Script, capsys):
     script.plan = planned(True)
     assert run([*ASK, "--json"]) == 0

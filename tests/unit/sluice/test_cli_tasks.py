@@ -1,5 +1,6 @@
 """`sluice tasks`: what is proposed, shown, approved and retired, and rows that are checked by what is not built in."""
 
+import io
 import json
 
 import pytest
@@ -48,14 +49,29 @@ def test_what_is_given_wins_over_the_file(script: Script, capsys, tmp_path):
 
 def test_they_are_listed_shown_approved_and_retired(script: Script, capsys):
     assert new("--extends", "sft", "--submit-role", "approver", "--quiet") == 0
-    assert run(["tasks", "approve", "radiology-report", "--reason", "reviewed"]) == 0
+    script.task_types[REPORT].etag = "4"
+    assert run(["tasks", "approve", "radiology-report", "--reason", "reviewed", "--etag", "3"]) == 0
     assert run(["tasks", "retire", "radiology-report", "--reason", "over"]) == 0
     assert [(each.name, each.reason) for each in script.requests] == [(REPORT, "reviewed"), (REPORT, "over")]
+    assert script.requests[0].etag == "3"
     capsys.readouterr()
     assert run(["tasks", "list"]) == 0
     assert "radiology-report   PROPOSED   sft" in capsys.readouterr().out
     assert run(["tasks", "show", "radiology-report", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["submit_roles"] == ["ROLE_APPROVER"]
+
+
+@pytest.mark.parametrize(("answer", "code", "etags"), [("y", 0, ["4"]), ("n", 6, []), ("", 2, [])])
+def test_who_approves_sees_what_and_approves_that(script: Script, capsys, monkeypatch, answer, code, etags):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer and f"{answer}\n"))
+    assert new("--extends", "sft", "--submit-role", "approver") == 0
+    script.task_types[REPORT].etag = "4"
+    capsys.readouterr()
+    assert run(["tasks", "approve", "radiology-report"]) == code
+    assert [each.etag for each in script.requests] == etags
+    told = capsys.readouterr()
+    assert "submits   approver" in told.out
+    assert ("sluice tasks approve radiology-report --etag 4" in told.err) is (not answer)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from kit.rpc import filters
 from kit.rpc.errors import Invalid, NotFound, Stale, Unavailable
 from services.trainer.agent import recipe
 from sluice import Client, credentials
+from sluice.cli import run
 from sluice.client import specs
 from sluice.dataset import v1 as dataset
 from sluice.events import v1 as events
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
+from tests.weights import folder_of, safetensors
 
 
 def job(uuid: str, state: int = types.JOB_STATE_RUNNING, done: int = 0) -> trainer.TrainingJob:
@@ -53,7 +55,7 @@ def test_a_broken_credentials_file_is_one_sentence(address):
 
 
 def test_the_recipes_are_those_that_the_trainer_starts():
-    assert set(specs.RECIPES) == set(recipe.RECIPES)
+    assert set(specs.RECIPES) == {name.partition("-")[0] for name in recipe.RECIPES}
 
 
 def test_lists_go_through_all_pages(client, script: Script):
@@ -182,15 +184,23 @@ def test_a_folder_of_weights_is_imported(client, script: Script, tmp_path):
     (folder / "config.json").write_text("{}")
     with pytest.raises(Invalid, match=r"no \*\.safetensors"):
         client.models.import_folder("base", folder, dataset="d@1")
-    (folder / "model.safetensors").write_bytes(b"w" * (1 << 20) + b"x")
+    weights = safetensors(1 << 20)
+    (folder / "model.safetensors").write_bytes(weights)
     (folder / ".cache").mkdir()
     (folder / ".cache" / "junk").write_text("no")
     client.models.import_folder("base", folder, dataset="d@1", task_type="pretrain", gate_policy="baseline")
     header = script.imported[0].header
     assert [file.path for file in header.artifact.files] == ["config.json", "model.safetensors"]
     assert header.artifact.kind == types.ARTIFACT_KIND_FULL
-    assert b"".join(part.chunk for part in script.imported[1:]) == b"{}" + b"w" * (1 << 20) + b"x"
+    assert b"".join(part.chunk for part in script.imported[1:]) == b"{}" + weights
     assert script.models["projects/default/models/base"].gate_policy == "baseline"
+
+
+def test_an_import_into_another_project_asks_that_one_what_it_has(client, script: Script, tmp_path):
+    name = "projects/other/models/m"
+    script.models[name] = registry.Model(name=name)
+    client.models.import_folder(name, folder_of(tmp_path / "m"))
+    assert script.imported[0].header.parent == name and script.asked_for_files == ["projects/other"]
 
 
 def test_an_approval_goes_to_the_numbered_version(client, script: Script):
@@ -198,6 +208,18 @@ def test_an_approval_goes_to_the_numbered_version(client, script: Script):
     script.model_versions[name] = registry.ModelVersion(name=name, version=3)
     client.models.approve("bot", "looks good", waiver=True)
     assert (script.requests[0].name, script.requests[0].waiver) == (name, True)
+
+
+def test_a_command_approves_one_version_that_was_said(script: Script, address, monkeypatch, capsys):
+    monkeypatch.setenv("SLUICE_ADDRESS", address)
+    monkeypatch.setenv("SLUICE_API_KEY", "sl_test")
+    name = "projects/default/models/bot/versions/3"
+    script.model_versions[name] = registry.ModelVersion(name=name, version=3, etag="7")
+    assert run(["models", "approve", "bot", "--reason", "good"]) == 2
+    assert "`bot` means bot@3 now" in capsys.readouterr().err and not script.requests
+    assert run(["models", "approve", "bot@3", "--reason", "good"]) == 0
+    assert run(["models", "approve", "bot@3", "--etag", "6"]) == 0
+    assert [(each.name, each.etag) for each in script.requests] == [(name, "7"), (name, "6")]
 
 
 def test_keys_have_roles_by_their_names(client, script: Script):

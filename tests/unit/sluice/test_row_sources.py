@@ -6,8 +6,9 @@ import pytest
 import xlsxwriter
 from scripted_suite import Script
 
-from sluice.cli import run, sources
+from sluice.cli import rows, run, sources
 from sluice.cli.options import Session
+from sluice.client import RowsRefused
 from sluice.dataset import v1 as dataset
 
 ROWS = [{"instruction": f"q{n}", "input": "", "output": "a", "source": "web", "url": "x"} for n in range(60)]
@@ -92,6 +93,45 @@ def test_sheets_of_a_workbook_that_were_passed_over_are_counted(tmp_path, capsys
     assert run(["dataset", "validate", str(path), "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert (outcome["row_count"], outcome["sheets_unread"]) == (1, 2)
+
+
+def test_another_sheet_is_read_where_it_is_named(script: Script, address, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SLUICE_ADDRESS", address)
+    monkeypatch.setenv("SLUICE_API_KEY", "sl_test")
+    path = tmp_path / "rows.xlsx"
+    with xlsxwriter.Workbook(str(path)) as book:
+        for name, rows in (("Erste", 1), ("第二 2", 3), ("empty", 0)):
+            sheet = book.add_worksheet(name)
+            for row in range(rows):
+                sheet.write_row(row, 0, [["question", "answer"], ["q", "a"], ["r", 7]][row])
+    check = ["dataset", "validate", str(path), "--json", "--sheet"]
+    assert run([*check, "第二 2"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["row_count"], outcome["sheets_unread"]) == (2, 0)
+    assert run(["dataset", "upload", str(path), "--task-type", "sft", "--sheet", "第二 2"]) == 0
+    assert [each.file_name for each in script.uploads.values()] == ["rows-第二-2.parquet"]
+    assert [each.display_name for each in script.datasets.values()] == ["rows"]
+    capsys.readouterr()
+    for words, said in (
+        ([*check, "third"], "has no sheet `third`; it has `Erste`, `第二 2`, `empty`"),
+        (["dataset", "upload", str(path), "--task-type", "sft", "--sheet", "third"], "has no sheet `third`"),
+        (["dataset", "validate", __file__, "--sheet", "x"], "has no sheets; name one of an Excel workbook"),
+    ):
+        assert run(words) == 2 and said in capsys.readouterr().err
+
+
+def test_of_refused_rows_it_is_said_too_as_what_they_were_read(script: Script, address, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SLUICE_ADDRESS", address)
+    monkeypatch.setenv("SLUICE_API_KEY", "sl_test")
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"instruction": "q", "url": "x"}\n' * 30)
+    assert run(["dataset", "validate", str(file)]) == 2
+    assert "Not used: url" in told(capsys)
+    of = "projects/default/datasets/rows"
+    script.datasets[of] = dataset.Dataset(name=of, task_type="sft")
+    refused = dataset.Upload(name=f"{of}/uploads/1", columns_read=TOLD.columns_read)
+    rows.show_refusal(Session(), RowsRefused(refused))
+    assert "Read as sft: messages ← instruction, output; id." in told(capsys)
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 2), (["--on-error", "quarantine"], 0)])

@@ -11,10 +11,10 @@ from sqlmodel import SQLModel, col, select
 from training_jobs import S, sft_spec
 
 import services.trainer
-from kit.rpc.errors import Invalid, Stale, StateConflict
+from kit.rpc.errors import Denied, Invalid, Stale, StateConflict
 from kit.store import Database, OutboxRow, check
 from services.trainer import commands, store
-from services.trainer.inputs import Resolve
+from services.trainer.inputs import Admit, Resolve
 from services.trainer.planning import Planning
 from services.trainer.servicer import AttemptServicer, TrainingJobServicer
 from sluice.errors import v1 as errors
@@ -36,9 +36,15 @@ async def resolve(spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
     return spec
 
 
-def serving(database: Database, resolve: Resolve = resolve, jobs: Path = Path()) -> TrainingJobServicer:
+async def admit(spec: trainer.TrainingJobSpec) -> None:
+    pass
+
+
+def serving(
+    database: Database, resolve: Resolve = resolve, jobs: Path = Path(), admit: Admit = admit
+) -> TrainingJobServicer:
     planning = Planning(resolve, None, None, None)  # type: ignore[arg-type]  # nothing is planned here
-    return TrainingJobServicer(database, resolve, jobs, planning)
+    return TrainingJobServicer(database, resolve, admit, jobs, planning, None)  # type: ignore[arg-type]  # nor read
 
 
 async def create(database: Database, request_id: str = "", **fields: object) -> str:
@@ -145,6 +151,61 @@ async def test_lists_leave_out_the_packages_and_steps_are_read_from_the_attempts
     assert steps[-1] == trainer.TrainingStep(epoch=1, step=300, evaluation=True, figures={"loss": 0.5})
 
 
+#: What a recipe of anybody's may write, and no step of which can be told.
+ODD = (b'{"kind": "step", "step": 9223372036854775808}', b'{"kind": "step", "step": -1}', b'{"kind": "step"}', b"[]")
+ODD += (b"\xff", b"no json", b'{"kind": "step", "step": 1, "note": "%b"}' % (b"x" * 2**20), b"[" * 100_000)
+ODD += (b'{"kind": "step", "step": 1, "loss": ' + b"9" * 5000 + b"}",)
+
+
+async def test_odd_figures_are_left_out_and_what_follows_is_read(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = await claimed(database)
+    folder = tmp_path / name.rsplit("/", 1)[1] / "1"
+    folder.mkdir(parents=True)
+    line = (
+        b'{"kind": "step", "step": 7, "time": NaN, "loss": 1.5, "huge": 1' + b"0" * 400 + b', "\\ud800": 1, "n": NaN}'
+    )
+    (folder / "progress.jsonl").write_bytes(b"\n".join([*ODD, line, b""]))
+    asked = serving(database, jobs=tmp_path).ReadTrainingJobSteps(trainer.ReadTrainingJobStepsRequest(name=name), None)
+    steps = [step async for answer in asked for step in answer.steps]
+    assert steps == [trainer.TrainingStep(epoch=1, step=7, figures={"loss": 1.5})]
+    (record,) = caplog.records
+    assert vars(record)["fields"] == {"training_job": name, "epoch": 1, "lines": len(ODD)}
+
+
+async def test_many_figures_come_in_messages_that_can_be_sent(database: Database, tmp_path: Path) -> None:
+    name = await claimed(database)
+    folder = tmp_path / name.rsplit("/", 1)[1] / "1"
+    folder.mkdir(parents=True)
+    figures = {str(number): number for number in range(50_000)}
+    (folder / "progress.jsonl").write_text((json.dumps({"kind": "step", "step": 1, **figures}) + "\n") * 4)
+    asked = serving(database, jobs=tmp_path).ReadTrainingJobSteps(trainer.ReadTrainingJobStepsRequest(name=name), None)
+    assert max([answer.ByteSize() async for answer in asked]) < 4 * 2**20
+
+
+@pytest.mark.parametrize("verb", ["Retry", "Resume"])
+async def test_a_job_goes_on_only_for_who_may_submit_it(database: Database, verb: str) -> None:
+    async def nobody(spec: trainer.TrainingJobSpec) -> None:
+        raise Denied(f"nobody may submit jobs of task type `{spec.task_type}`")
+
+    name = await claimed(database)
+    if verb == "Retry":
+        failure = types.Failure(message="it failed")
+        await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_FAILED, failure=failure)
+    else:
+        await report(database, name, state=S["RUNNING"])
+        await serving(database).PauseTrainingJob(trainer.PauseTrainingJobRequest(name=name), None)
+        await report(database, name, outcome=trainer.ATTEMPT_OUTCOME_PAUSED)
+    request = getattr(trainer, f"{verb}TrainingJobRequest")(name=name)
+    before = (await get(database, name)).state
+    with pytest.raises(Denied, match="nobody may submit"):
+        await getattr(serving(database, admit=nobody), f"{verb}TrainingJob")(request, None)
+    assert (await get(database, name)).state == before
+    await getattr(serving(database), f"{verb}TrainingJob")(request, None)
+    assert (await get(database, name)).state == S["QUEUED"]
+
+
 async def test_a_repeated_create_makes_one_job(database: Database) -> None:
     request_id = "7f1f0f3e-0000-4000-8000-000000000001"
     assert await create(database, request_id) == await create(database, request_id)
@@ -166,6 +227,16 @@ async def test_a_repeated_create_gets_its_answer_though_the_dataset_is_gone(data
     request.ClearField("request_id")
     with pytest.raises(Invalid, match="gone"):
         await servicer.CreateTrainingJob(request, None)
+
+
+async def test_no_peer_is_asked_for_what_is_of_another_project(database: Database) -> None:
+    async def asked(spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+        raise AssertionError("a peer was asked")
+
+    job = trainer.TrainingJob(spec=sft_spec(dataset_version="projects/q/datasets/d/versions/1"))
+    request = trainer.CreateTrainingJobRequest(parent="projects/p", training_job=job)
+    with pytest.raises(Invalid, match=r"spec\.dataset_version is not in `projects/p`"):
+        await serving(database, asked).CreateTrainingJob(request, None)
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,13 @@ def test_progress_is_read_as_it_is_written(tmp_path: Path) -> None:
         {"kind": "eval", "step": 11, "total_steps": 20, "loss": 0.7},
     ]
     whole = "".join(json.dumps(line) + "\n" for line in lines)
-    path.write_text("no json\n" + whole[:-5])
+    huge = "1" + "0" * 400
+    odd = f'{{"step": {huge}, "loss": {huge}}}\n' + "x" * 2**20 + "\n" + "[" * 100_000 + "\n"
+    path.write_text(odd + "no json\n" + whole[:-5])
     assert told.read_on()
     assert (told.resumed_from_step, told.progress.done, told.progress.total) == (10, 11, 20)
     assert dict(told.progress.figures) == {"loss": 0.5}
-    path.write_text("no json\n" + whole)
+    path.write_text(odd + "no json\n" + whole)
     assert told.read_on()
     assert dict(told.progress.figures) == {"loss": 0.5, "eval_loss": 0.7}
     told.close()

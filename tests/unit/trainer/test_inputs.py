@@ -50,6 +50,10 @@ class Peers:
         with acting(call):
             return await Inputs(self, self, self, self).resolve(wanted)
 
+    async def admit(self, call):
+        with acting(call):
+            await Inputs(self, self, self, self).admit(sft_spec(task_type="radiology-report"))
+
 
 def person(*roles):
     bindings = frozenset(("projects/p", int(role)) for role in (types.ROLE_ALGORITHM, *roles))
@@ -64,6 +68,9 @@ async def test_who_may_not_submit_is_told_who_may_and_a_job_of_before_goes_on(ru
     with pytest.raises(Denied, match=words) as raised:
         await peers.resolve(person())
     assert raised.value.reason == errors.ERROR_REASON_ROLE_REQUIRED
+    with pytest.raises(Denied, match=words):
+        await peers.admit(person())
+    await peers.admit(person(types.ROLE_OPERATIONS, types.ROLE_ADMIN))
     assert (await peers.resolve(person(types.ROLE_OPERATIONS, types.ROLE_ADMIN))).model == "m"
     assert (await peers.resolve(system_call("trainer"))).model == "m"
 
@@ -76,6 +83,8 @@ async def test_no_new_job_of_what_may_not_be_used_and_one_of_before_goes_on(stat
     peers = Peers(state=state)
     with pytest.raises(StateConflict, match=words):
         await peers.resolve(person())
+    with pytest.raises(StateConflict, match=words):
+        await peers.admit(person())
     assert (await peers.resolve(system_call("trainer"))).model == "m"
 
 

@@ -1,5 +1,6 @@
 """The supervisor on a database in memory, with processes that do nothing in place of agents."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,7 +160,10 @@ async def test_the_checkpoint_of_a_failed_job_goes_after_the_waiting_limit(world
     assert checkpoints.exists(), "a retry goes on from it"
     await world.look(after_s=3600)
     assert not checkpoints.exists()
-    await world.database.transact(lambda unit: commands.retry(unit, trainer.RetryTrainingJobRequest(name=name)))
+    admitted: commands.Admitted = asyncio.get_running_loop().create_future()
+    admitted.set_result(None)
+    again = trainer.RetryTrainingJobRequest(name=name)
+    await world.database.transact(lambda unit: commands.retry(unit, again, admitted))
     for _ in range(2):
         await world.look()
     assert (await world.get(name)).attempts[-1].epoch == 2

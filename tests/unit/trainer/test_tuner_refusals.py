@@ -31,6 +31,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("sft", optimizer("paged_adamw_8bit"), "xpu", "optimization.optimizer is paged_adamw_8bit, which pages"),
     ("sft", optimizer("adamw_8bit"), "mps", "optimization.optimizer is adamw_8bit, for which there is no library on"),
     ("sft", optimizer("galore"), "cuda", "optimization.optimizer is galore, which saves memory where all weights"),
+    ("sft", {**optimizer("q_galore"), **FULL}, "cuda", "optimization.optimizer is q_galore, whose library"),
     ("sft", {**optimizer("apollo"), "vera": {}}, "cpu", "optimization.optimizer is apollo, which saves memory where"),
     ("sft", {**optimizer("lomo"), "lora": LORA}, "cpu", "optimization.optimizer is lomo, which saves memory where"),
     (
@@ -73,6 +74,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "cpu",
         "optimization.max_steps is below 10, the least in which adalora",
     ),
+    (
+        "vision",
+        {"performance": {"dataloader_pin_memory": True}},
+        "cpu",
+        "performance.dataloader_pin_memory is asked for",
+    ),
 ]
 DONE: list[tuple[str, dict[str, Any], str]] = [
     ("sft", {}, "cpu"),
@@ -86,6 +93,8 @@ DONE: list[tuple[str, dict[str, Any], str]] = [
     ("orpo", variant("pissa"), "cpu"),
     ("sft", {**optimizer("lomo", max_grad_norm=0.0, gradient_accumulation_steps=1), **FULL}, "cpu"),
     ("sft", {"adalora": {"rank": 4, "initial_rank": 5}, "optimization": {"max_steps": 10}}, "cpu"),
+    ("vision", {"performance": {"dataloader_pin_memory": True}}, "cuda"),
+    ("vision", {"performance": {"dataloader_pin_memory": False}, "vision": {"train_projector": True}}, "cpu"),
 ]
 
 
@@ -144,6 +153,7 @@ def test_every_tuner_of_the_contract_is_known() -> None:
     ("environ", "device"),
     [
         ({"SLUICE_DEVICE_TYPE": "npu"}, "npu"),
+        ({"DEVICE_TYPE": "ASCEND"}, "npu"),
         ({"SLUICE_DEVICE_TYPE": "cpu", "SLUICE_TRAINER_BACKEND": "ray", "SLUICE_RAY_GPUS": "1"}, "cpu"),
         ({"SLUICE_TRAINER_BACKEND": "ray", "SLUICE_RAY_GPUS": "0.5"}, "cuda"),
         ({"SLUICE_TRAINER_BACKEND": "ray"}, "cpu"),
