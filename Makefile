@@ -69,7 +69,7 @@ check: install
 	@$(BIN)/python protos/breaking.py
 
 prove: install quantization
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(addprefix -c ,$(LOCK)) -e '.[ray]'
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q $(INDEX) $(addprefix -c ,$(LOCK)) -e '.[ray,prove]'
 	@$(BIN)/python -m tests --prove
 
 bench: install

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +28,21 @@ class Run:
 
     spawned: float
     ready: float
-    began: float
     steps: Sequence[float]
     tokens: float
     peak_rss_mb: float
     losses: Sequence[float]
 
     @property
-    def loop_tokens_per_s(self) -> float:
-        """From the first step's begin to the last one's end."""
-        return self.tokens / (self.steps[-1] - self.began)
+    def tokens_per_s(self) -> float:
+        """Of the median step after the first: what else runs on the machine strikes some steps and not all."""
+        took = [end - begin for begin, end in pairwise(self.steps)]
+        return self.tokens / len(self.steps) / statistics.median(took)
 
     @property
     def whole_tokens_per_s(self) -> float:
         """From reading rows and base on: tokens have to be made, too."""
         return self.tokens / (self.steps[-1] - self.ready)
-
-    @property
-    def steady_tokens_per_s(self) -> float:
-        """Without the first step, for a side that tells of steps alone."""
-        share = (len(self.steps) - 1) / len(self.steps)
-        return self.tokens * share / (self.steps[-1] - self.steps[0])
 
     @property
     def first_step_s(self) -> float:
@@ -87,7 +83,7 @@ def ours(folder: Path, data: Data, performance: Mapping[str, Any], tokens: Path 
     metrics = json.loads((folder / "result.json").read_text())["metrics"]
     times, losses = [line["time"] for line in steps], [line["loss"] for line in steps]
     peak = metrics["peak_rss_mb"]
-    return Run(spawned, phases["reading"], phases["training"], times, metrics["tokens"], peak, losses)
+    return Run(spawned, phases["reading"], times, metrics["tokens"], peak, losses)
 
 
 def trl(folder: Path, data: Data, settings: Mapping[str, Any]) -> Run:
@@ -136,7 +132,7 @@ def swift(folder: Path, data: Data, python: Path) -> Run:
         raise RuntimeError(
             f"ms-swift ended with {process.returncode} after {len(steps)} steps: {''.join(lines)[-2000:]}"
         )
-    return Run(spawned, spawned, steps[0], steps, data.tokens, 0.0, ())
+    return Run(spawned, spawned, steps, data.tokens, 0.0, ())
 
 
 def swift_environment() -> Path:

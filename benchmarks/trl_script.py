@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # an environment for TRL alone would not have what this hides
 # ruff: noqa: E402
@@ -22,13 +22,10 @@ from trl import SFTConfig, SFTTrainer
 
 
 class Clock(TrainerCallback):
-    """When training began and its steps ended, in epoch seconds."""
+    """When steps ended, in epoch seconds."""
 
-    began = 0.0
-    steps: list[float]
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.began, self.steps = time.time(), []
+    def __init__(self) -> None:
+        self.steps: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.steps.append(time.time())
@@ -55,7 +52,7 @@ def main(folder: Path) -> None:
     marks = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in marks if line.startswith("VmHWM:")) * 1024 / 1e6
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    told = {"ready": ready, "began": clock.began, "steps": clock.steps, "peak_rss_mb": peak, "losses": losses}
+    told = {"ready": ready, "steps": clock.steps, "peak_rss_mb": peak, "losses": losses}
     print(json.dumps({**told, "tokens": trainer.state.num_input_tokens_seen}))
 
 

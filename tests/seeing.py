@@ -16,7 +16,8 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<
            "<|video_pad|>"]  # fmt: skip
 TEMPLATE = (
     "{%- for m in messages -%}<|im_start|>{{m.role}}\n{%- for c in m.content -%}{%- if c.type=='image' -%}"
-    "<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{c.text}}{%- endif -%}{%- endfor -%}<|im_end|>\n"
+    "<|vision_start|><|image_pad|><|vision_end|>{%- elif c.type=='video' -%}<|vision_start|><|video_pad|><|vision_end|>"
+    "{%- else -%}{{c.text}}{%- endif -%}{%- endfor -%}<|im_end|>\n"
     "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
 )
 TEXT = {
@@ -102,7 +103,8 @@ def configs() -> dict[str, dict[str, Any]]:
     image = {"image_processor_type": "Qwen2VLImageProcessor", **patches, "image_mean": [0.0] * 3}
     image |= {"image_std": [0.4] * 3, "size": {"shortest_edge": SIDE * SIDE, "longest_edge": 4 * SIDE * SIDE}}
     processor = {"processor_class": "Qwen2VLProcessor", "image_processor": image}
-    processor["video_processor"] = {"video_processor_type": "Qwen2VLVideoProcessor", **patches}
+    video = {"video_processor_type": "Qwen2VLVideoProcessor", **patches, "size": image["size"]}
+    processor["video_processor"] = video | {"image_mean": image["image_mean"], "image_std": image["image_std"]}
     words = {"tokenizer_class": "PreTrainedTokenizerFast", "processor_class": "Qwen2VLProcessor"}
     words |= {"eos_token": SPECIAL[2], "pad_token": SPECIAL[0], "chat_template": TEMPLATE}
     return {
@@ -123,6 +125,56 @@ def digit(number: int) -> Image.Image:
     ImageDraw.Draw(image).text(place, str(number % 10), font=font, fill=color, anchor="mm")
     noise = numpy.random.default_rng(number).normal(0, 12, (SIDE, SIDE, 3))
     return Image.fromarray((numpy.asarray(image) + noise).clip(0, 255).astype("uint8"))
+
+
+#: Where the dot of a film goes, and how far, to the right and down, from one frame to the next.
+WAYS = {"left": (-6, 0), "right": (6, 0), "up": (0, -6), "down": (0, 6)}
+
+
+def way(number: int) -> str:
+    """Where the dot of a film goes."""
+    return list(WAYS)[number % 4]
+
+
+def film(number: int) -> list[Image.Image]:
+    """Four frames of a dot that goes one way, from another place each time; each frame alone could be of any way."""
+    drawn, frames = random.Random(number), []
+    right, down = WAYS[way(number)]
+    across, along = (drawn.randint(4, SIDE - 5) if not step else SIDE // 2 - step * 3 // 2 for step in (right, down))
+    color = tuple(drawn.randint(160, 255) for _ in range(3))
+    for frame in range(4):
+        image = Image.new("RGB", (SIDE, SIDE))
+        x, y = across + frame * right, along + frame * down
+        ImageDraw.Draw(image).ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
+        frames.append(image)
+    return frames
+
+
+def write_films(folder: Path, start: int, count: int) -> list[list[str]]:
+    """Films of numbers as PNG below `folder`; the names of the frames of each there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [[f"{number}-{frame}.png" for frame in range(4)] for number in range(start, start + count)]
+    for number, of_one in zip(range(start, start + count), names, strict=True):
+        for name, frame in zip(of_one, film(number), strict=True):
+            frame.save(folder / name)
+    return names
+
+
+def staged_films(assets: Path, start: int = 0, count: int = 100) -> list[dict[str, Any]]:
+    """Canonical rows that ask where a dot goes, the frames below `assets` as an agent puts them there."""
+    assets.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(start, start + count):
+        names = []
+        for frame in film(number):
+            draft = assets / "draft.png"
+            frame.save(draft)
+            names.append(hashlib.sha256(draft.read_bytes()).hexdigest())
+            draft.rename(assets / names[-1])
+        asked = {"role": "user", "content": "<video>which way?"}
+        said = {"role": "assistant", "content": way(number)}
+        rows.append({"messages": [asked, said], "videos": [[f"sha256:{name}" for name in names]]})
+    return rows
 
 
 def write_digits(folder: Path, start: int, count: int) -> list[str]:

@@ -32,11 +32,11 @@ async def training_job_failed(unit: Unit, event: events.Event, data: trainer.Tra
 
 
 async def model_version_created(unit: Unit, event: events.Event, data: registry.ModelVersionCreated) -> None:
-    """A model version saw the rows it was trained on, and whatever its base saw."""
+    """A model version saw the rows it was trained on, and whatever its base and those that it learned from saw."""
     version, time = data.model_version, event.time.ToDatetime(UTC)
     origin = version.lineage
     base = version.base_model_version or origin.source_model_version
-    await lineage.note_model(unit, version.name, base, time)
+    await lineage.note_model(unit, version.name, base, origin.read_model_versions.values(), time)
     if origin.dataset_version:
         use = dataset.ModelUse(
             model_version=version.name,

@@ -42,6 +42,7 @@ async def application(settings: EvaluatorSettings) -> AsyncIterator[Server]:
             dataset.DatasetVersionServiceStub(runtime.channel("dataset")),
             gateway.EndpointServiceStub(runtime.channel("gateway")),
             dataset.AssetServiceStub(runtime.channel("dataset")),
+            registry.GatePolicyServiceStub(runtime.channel("registry")),
         )
         routes = Routes(
             gateway.CandidateRouteServiceStub(runtime.channel("gateway")), timeout_s=settings.prepare_timeout_s

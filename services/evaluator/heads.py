@@ -15,6 +15,7 @@ from typing import Any
 from services.evaluator.asking import Engine, NoAnswer
 from services.evaluator.metrics import Kind
 from services.evaluator.questions import CHAT, Question
+from sluice.senses import Sense
 from sluice.spans import Span
 
 #: Scores that differ by less than half of this, which rounding and batching do, are equal.
@@ -40,12 +41,13 @@ class Classes:
 
 @dataclass(frozen=True)
 class Model:
-    """A model behind a gateway's HTTP port: ``name`` is what requests call it."""
+    """A model behind a gateway's HTTP port: ``name`` is what requests call it, ``senses`` what it takes beside text."""
 
     engine: Engine
     name: str
     interface: str = CHAT
     classes: Classes = Classes()
+    senses: frozenset[Sense] = frozenset()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON that a request gives. Raises as ``Engine.post``."""
@@ -99,8 +101,12 @@ async def better(model: Model, asked: Mapping[str, Any], max_tokens: int) -> str
 
 
 async def labels(model: Model, asked: Mapping[str, Any], max_tokens: int) -> str:
-    """The most probable label; where a text may have several, those of a probability of ½ at least."""
-    found = (await model.post("/v1/classify", {"input": asked["text"], **CUT}))["data"][0]
+    """The most probable label; where a text may have several, those of a probability of ½ at least.
+
+    A text with images is not cut, as that could take a part of one.
+    """
+    body = {"messages": asked["messages"]} if "messages" in asked else {"input": asked["text"], **CUT}
+    found = (await model.post("/v1/classify", body))["data"][0]
     probabilities = _finite(found["probs"])
     if model.classes.several:
         pairs = zip(model.classes.names, probabilities, strict=True)

@@ -12,7 +12,7 @@ from kit.rpc.errors import NotFound, StateConflict, from_rpc_error
 from kit.rpc.names import project_of
 from services.evaluator import domain
 from services.evaluator.metrics import check_metrics
-from services.evaluator.questions import CHAT, check_suite
+from services.evaluator.questions import CHAT, check_suite, fits
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
 from sluice.evaluator import v1 as evaluator
@@ -34,28 +34,43 @@ class Peers:
         datasets: dataset.DatasetVersionServiceAsyncStub,
         endpoints: gateway.EndpointServiceAsyncStub,
         assets: dataset.AssetServiceAsyncStub,
+        policies: registry.GatePolicyServiceAsyncStub,
     ) -> None:
         self._models = models
         self._task_types = task_types
         self._datasets = datasets
         self._endpoints = endpoints
         self._assets = assets
+        self._policies = policies
 
     async def plan(self, evaluation: evaluator.Evaluation, wanted: evaluator.Suite | None) -> domain.Plan:
         """What an evaluation of this version will do under ``wanted``, or under the default suite of its task type.
 
+        The default one also has what the version's gate asks for, as far as its rows can show that: the policy may be
+        another than that of the task type, or of a later day than the metrics of a project's own.
         Raises Invalid for a suite that cannot be run, NotFound, and Unavailable while a peer is away.
         """
         version = await self.model_version(evaluation.model_version)
-        wanted = wanted or domain.default_suite(version, await self.task_type(version.name, version.task_type))
-        check_metrics(wanted.metrics)
-        rows = await self.dataset_version(wanted.dataset_version)
-        schema = (await self.task_type(rows.name, rows.task_type)).row_schema
-        check_suite(version.interface or CHAT, schema, wanted.metrics, rows.name)
-        suite, note = domain.settle(wanted, rows)
+        told = wanted or domain.default_suite(version, await self.task_type(version.name, version.task_type))
+        check_metrics(told.metrics)
+        rows = await self.dataset_version(told.dataset_version)
+        interface, schema = version.interface or CHAT, (await self.task_type(rows.name, rows.task_type)).row_schema
+        if wanted is None:
+            asked_for = [name for name in await self.gate_metrics(version) if fits(interface, schema, name)]
+            told.metrics.extend(name for name in asked_for if name not in told.metrics)
+        check_suite(interface, schema, told.metrics, rows.name)
+        suite, note = domain.settle(told, rows)
         digest = domain.suite_digest(suite, rows.digest)
         incumbent = await self.incumbent(version)
         return domain.Plan(suite, digest, version.endpoint, incumbent, note)
+
+    async def gate_metrics(self, version: registry.ModelVersion) -> list[str]:
+        """What the gate policy of a version asks for, each once."""
+        if not version.gate_policy:
+            return []
+        request = registry.GetGatePolicyRequest(name=f"{project_of(version.name)}/gatePolicies/{version.gate_policy}")
+        answer = await asked("the registry", self._policies.GetGatePolicy(request, timeout=PEER_TIMEOUT_S))
+        return list(dict.fromkeys(criterion.metric for criterion in answer.gate_policy.criteria))
 
     async def incumbent(self, version: registry.ModelVersion) -> str:
         """The version that serves where this one wants to; empty where none does, or this one itself."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 from kit.blobs import Blob, BlobStore
 from kit.rpc.errors import NotFound
@@ -23,6 +24,7 @@ from services.evaluator.questions import CHAT, Question, read_questions
 from services.evaluator.report import Given
 from services.evaluator.routes import Lease, Routes
 from sluice.evaluator import v1 as evaluator
+from sluice.senses import takes
 from sluice.types import v1 as types
 
 log = get_log(__name__)
@@ -66,14 +68,17 @@ class Runner:
             with span("evaluator.prepare", versions=len(versions)):
                 leases = await stack.enter_async_context(self.routes.held(versions))
             failpoint("evaluator_prepared")
+            videos = pictures.with_videos(questions)
+            models = [await self._model(lease, interface, videos=videos) for lease in leases]
+            told = len({each.row for each in questions})
+            questions = [each for each in questions if pictures.askable(each, models[0].senses)]
             asked = len(questions) * len(leases)
             await self.database.transact(lambda unit: commands.start(unit, evaluation.name, asked))
             with span("evaluator.parity", version=version.name):
                 parity = await self._parity(version.parity.digest, leases[0])
             with span("evaluator.ask", rows=len(questions), versions=len(leases)) as asking:
                 given: list[Given] = []
-                for lease in leases:
-                    model = heads.Model(self.engine, lease.model, interface, await self._classes(interface, lease))
+                for lease, model in zip(leases, models, strict=True):
                     given.append(await self._ask(evaluation, lease, model, questions, len(given) * len(questions)))
                 asking.set_attribute("rows_failed", sum(len(each.failed) for each in given))
         with span("evaluator.score", rows=len(questions)):
@@ -81,6 +86,7 @@ class Runner:
             made, rows = await asyncio.to_thread(
                 report.make_report, evaluation.suite.metrics, questions, given[0], other
             )
+        made.rows_left_out = told - len({each.row for each in questions})
         if parity is not None:
             made.parity.CopyFrom(parity)
         blob = await self._keep(evaluation.name, report.write_rows(rows))
@@ -100,15 +106,17 @@ class Runner:
         schema = await self.peers.row_schema(suite)
         return await read_questions(self.peers.read_rows(suite), interface, schema, suite)
 
-    async def _classes(self, interface: str, lease: Lease) -> heads.Classes:
-        """The classes of a version: an engine names the most probable one, of several only how probable each is."""
-        if interface != "classify":
-            return heads.Classes()
-        version = await self.peers.model_version(lease.version)
-        configs = [file.digest for file in version.artifact.files if file.path == "config.json"]
-        if not configs:
-            return heads.Classes()
-        return heads.Classes.read(json.loads(await read_whole(self.blobs, project_of(lease.version), configs[0])))
+    async def _model(self, lease: Lease, interface: str, *, videos: bool) -> heads.Model:
+        """A version to ask, with what no engine tells of one: all its classes, and whether it takes videos whole."""
+        config: dict[str, Any] = {}
+        if interface == "classify" or videos:
+            version = await self.peers.model_version(lease.version)
+            if version.artifact.kind == types.ARTIFACT_KIND_ADAPTER:
+                version = await self.peers.model_version(version.base_model_version)
+            files = {file.path: file.digest for file in version.artifact.files}
+            if digest := files.get("config.json"):
+                config = json.loads(await read_whole(self.blobs, project_of(lease.version), digest))
+        return heads.Model(self.engine, lease.model, interface, heads.Classes.read(config), takes(config))
 
     async def _known_answers(self, evaluation: evaluator.Evaluation) -> Given | None:
         """What the incumbent answered when it was evaluated under the same suite itself, if it was."""
@@ -158,7 +166,7 @@ class Runner:
             for question in left:
                 lease.check()
                 try:
-                    asked = await pictures.shown(question, read)
+                    asked = await pictures.shown(question, read, videos="video" in model.senses)
                     answer = await heads.answer(model, asked, evaluation.suite.max_tokens)
                 except NoAnswer as error:
                     answers.failed[question.key] = str(error)

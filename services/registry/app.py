@@ -18,6 +18,7 @@ from services.registry.servicer import (
     ModelServicer,
     ProjectServicer,
 )
+from services.registry.sweeping import Sweeper
 from services.registry.task_type_servicer import TaskTypeServicer
 from services.registry.version_servicer import ModelVersionServicer
 from sluice.registry import v1 as registry
@@ -46,6 +47,7 @@ async def application(settings: Settings) -> AsyncIterator[Server]:
             (registry.add_ModelVersionServiceServicer_to_server, versions),
         ]
         await keys.refresh()
-        parts = Application(servicers, handlers=events.handlers(catalog), loops=[keys.run])
+        loops = [keys.run, Sweeper(database, blobs).run]
+        parts = Application(servicers, handlers=events.handlers(catalog), loops=loops)
         async with serving(runtime, database, parts) as server:
             yield server

@@ -16,6 +16,7 @@ from services.registry.gates import decide_gate, undecided
 from services.registry.policies import find_policy
 from services.registry.task_types import find_task_type
 from sluice.evaluator import v1 as evaluator
+from sluice.fewbits import HELD
 from sluice.labels import check_usable
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -85,13 +86,14 @@ async def update_model(unit: Unit, catalog: Catalog, wanted: registry.Model, mas
 
 async def register_training(unit: Unit, catalog: Catalog, event: trainer.TrainingJobSucceeded) -> None:
     """Makes the one version that a finished training job leads to; one that repeats another job, or left a package to
-    take away, leads to none.
+    take away, leads to none, and its files stay all the same.
     """
+    project = project_of(event.training_job)
     if event.reproduces or event.result.artifact.kind == types.ARTIFACT_KIND_PACKAGE:
+        await store.hold(unit, project, [file.digest for file in event.result.artifact.files])
         return
     if await store.VERSIONS.find(unit.session, training_job=event.training_job):
         return
-    project = project_of(event.training_job)
     task_type = await find_task_type(unit.session, catalog, project, event.spec.task_type)
     wanted = domain.model_of_job(event, task_type)
     found = await store.MODELS.find(unit.session, name=wanted.name)
@@ -102,13 +104,16 @@ async def register_training(unit: Unit, catalog: Catalog, event: trainer.Trainin
 
 
 async def register_import(
-    unit: Unit, catalog: Catalog, header: registry.ImportHeader, creator: str
+    unit: Unit, catalog: Catalog, header: registry.ImportHeader, creator: str, held: str = ""
 ) -> registry.ModelVersion:
-    """Makes a version of imported weights; the same weights again give the same version."""
+    """Makes a version of imported weights; the same weights, of an adapter on the same base, give the same version.
+    ``held`` is how their files hold them where that is in few bits.
+    """
     model = await store.MODELS.get(unit.session, header.parent)
-    same = await store.VERSIONS.find(unit.session, parent=model.name, digest=header.artifact.digest)
-    if same:
+    found = await store.VERSIONS.find(unit.session, parent=model.name, digest=header.artifact.digest)
+    if same := [version for version in found if imports.repeats(version, header)]:
         version = imports.repeated(same, header)
+        await store.hold(unit, project_of(version.name), [file.digest for file in version.artifact.files])
         return await store.VERSIONS.update(unit, version) if imports.name_source(version, header) else version
     task_type = await find_task_type(unit.session, catalog, project_of(model.name), model.task_type)
     version = domain.next_version(model, task_type)
@@ -117,6 +122,8 @@ async def register_import(
     version.lineage.dataset_version = header.dataset_version
     version.lineage.recipe = "import"
     version.lineage.creator = creator
+    if held:
+        version.lineage.environment[HELD] = held
     version.source_id = header.source_id
     version = await _insert_version(unit, model, version)
     if not header.dataset_version:
@@ -132,7 +139,13 @@ async def judge(unit: Unit, catalog: Catalog, event: evaluator.EvaluationComplet
         return
     policy = await find_policy(unit.session, catalog, project_of(version.name), version.gate_policy)
     with span("gate", model_version=version.name, policy=policy.name) as gate:
-        decision = decide_gate(policy, event.report, event.incumbent, comparable=version.HasField("parity"))
+        decision = decide_gate(
+            policy,
+            event.report,
+            event.incumbent,
+            comparable=version.HasField("parity"),
+            figures=version.lineage.training_metrics,
+        )
         gate.set_attribute("verdict", registry.Verdict.Name(decision.verdict))
     decision.evaluation = event.evaluation
     await _decide(unit, version, decision)
@@ -241,7 +254,7 @@ async def _update_model(unit: Unit, model: registry.Model, etag: str = "") -> re
 async def _insert_version(unit: Unit, model: registry.Model, version: registry.ModelVersion) -> registry.ModelVersion:
     version.traceparent = current_traceparent()
     version = await store.VERSIONS.insert(unit, version)
-    await store.note_files(unit, project_of(version.name), [file.digest for file in version.artifact.files])
+    await store.hold(unit, project_of(version.name), [file.digest for file in version.artifact.files])
     await store.MODELS.update(unit, model)
     unit.emit(registry.ModelVersionCreated(model_version=version), version.name)
     return version

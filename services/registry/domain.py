@@ -153,6 +153,7 @@ def describe_training(version: registry.ModelVersion, event: trainer.TrainingJob
             environment=event.result.environment,
             creator=event.creator,
             source_model_version=event.spec.base_model_version,
+            read_model_versions=event.result.read_model_versions,
         )
     )
 

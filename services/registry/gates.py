@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from sluice.evaluator import v1 as evaluator
 from sluice.registry import v1 as registry
 
 PASS, FAIL, INCONCLUSIVE = registry.VERDICT_PASS, registry.VERDICT_FAIL, registry.VERDICT_INCONCLUSIVE
+#: What a job alone can measure: how far weights are from those they were made of. Anything else that a job says of its
+#: weights is for an evaluation to find.
+OF_JOBS = ("log_prob_drift", "top1_agreement", "size_ratio", "served_drift")
 
 
 def decide_gate(
-    policy: registry.GatePolicy, report: evaluator.Report, incumbent: str, *, comparable: bool = False
+    policy: registry.GatePolicy,
+    report: evaluator.Report,
+    incumbent: str,
+    *,
+    comparable: bool = False,
+    figures: Mapping[str, float] | None = None,
 ) -> registry.GateDecision:
     """Judges a report under a policy.
 
     One criterion that fails makes the verdict FAIL; else one that cannot be decided, or too few rows, makes it
     INCONCLUSIVE. ``incumbent`` is the version the report compares with, empty where there was none.
-    ``comparable`` says that the recipe left answers for the engine to be compared with.
+    ``comparable`` says that the recipe left answers for the engine to be compared with. ``figures`` are those of the
+    job; the ones in OF_JOBS are judged beside the metrics of the report.
     """
-    values = {metric.name: metric for metric in report.metrics}
+    told = {name: (figures or {})[name] for name in OF_JOBS if name in (figures or {})}
+    values = {name: evaluator.Metric(name=name, value=value, low=value, high=value) for name, value in told.items()}
+    values |= {metric.name: metric for metric in report.metrics}
     others = {metric.name: metric for metric in report.incumbent_metrics}
     decision = registry.GateDecision(policy=policy)
     for criterion in policy.criteria:
@@ -97,7 +109,8 @@ def _parity(policy: registry.GatePolicy, report: evaluator.Report, comparable: b
 def _sentence(result: registry.CriterionResult) -> str:
     metric, rule = result.criterion.metric, result.criterion.WhichOneof("rule")
     if not result.HasField("value"):
-        return f"{metric} is not in the report, or no number"
+        whose = "told by no job" if metric in OF_JOBS else "not in the report"
+        return f"{metric} is {whose}, or no number"
     if rule == "not_below_incumbent_by" and not result.HasField("incumbent_value"):
         missing = "there is no incumbent to compare with" if result.verdict == PASS else "the incumbent has none"
         return f"{metric} is {result.value:.4g}; {missing}"
@@ -108,5 +121,6 @@ def _sentence(result: registry.CriterionResult) -> str:
         else ""
     )
     word = "holds" if result.verdict == PASS else "does not hold"
-    found = f"{metric} {result.value:.4g} [{result.low:.4g}, {result.high:.4g}]"
+    interval = "by its job" if metric in OF_JOBS else f"[{result.low:.4g}, {result.high:.4g}]"
+    found = f"{metric} {result.value:.4g} {interval}"
     return f"{found}, wanted {relation} {result.threshold:.4g}{against}: {word}"

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from kit.blobs import BlobStore, manifest_digest
 from kit.blobs.artifacts import check_file_name
-from kit.rpc.errors import Invalid, StateConflict
-from kit.rpc.names import project_of
+from kit.rpc.errors import Corrupt, Invalid, StateConflict
+from kit.rpc.names import id_of, parent_of, project_of
 from sluice import weights
 from sluice.errors import v1 as errors
+from sluice.fewbits import few_bits
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 
-#: Told the digest of each file that was stored.
-Note = Callable[[str], Awaitable[None]]
+#: Told of each file before it is stored, and whether it was not there: what was told is not swept away (`sweeping`).
+Note = Callable[[types.ArtifactFile, bool], Awaitable[None]]
 
 
 async def receive(
@@ -30,9 +31,10 @@ async def receive(
     folder: Path,
     blobs: BlobStore,
     note: Note,
-) -> None:
+) -> str:
     """Writes each file that follows a header into ``folder``, checks it, stores it and removes it there.
 
+    Returns how the files hold their weights where that is in few bits, else nothing.
     Raises Invalid: CHECKSUM_MISMATCH when bytes are not those announced, MODEL_REJECTED when a file is no weights, or
     all together are not those of their config.
     """
@@ -51,12 +53,13 @@ async def receive(
         if f"sha256:{digest.hexdigest()}" != file.digest:
             raise _mismatch(f"`{file.path}` does not have the digest that was announced")
         await asyncio.to_thread(content.take_in, file, target)
+        await note(file, await _is_absent(blobs, content.project, file.digest))
         await blobs.put(content.project, target, digest=file.digest)
-        await note(file.digest)
         target.unlink()
     if not await chunks.is_over():
         raise _mismatch("more bytes came than the header announced")
     await asyncio.to_thread(weights.check_whole, content.configs, content.shards)
+    return few_bits(content.configs.get("config.json", {}))
 
 
 def check_header(header: registry.ImportHeader) -> None:
@@ -85,6 +88,11 @@ def check_header(header: registry.ImportHeader) -> None:
         raise _mismatch("the list of files does not have the digest that was announced")
 
 
+def repeats(version: registry.ModelVersion, header: registry.ImportHeader) -> bool:
+    """Whether an import would make what a version is: the same files, and of an adapter those of the same base."""
+    return version.artifact.digest == header.artifact.digest and version.base_model_version == header.base_model_version
+
+
 def repeated(same: Sequence[registry.ModelVersion], header: registry.ImportHeader) -> registry.ModelVersion:
     """Which of the versions with these weights an import means. Raises StateConflict where none is of its rows.
 
@@ -104,9 +112,19 @@ def repeated(same: Sequence[registry.ModelVersion], header: registry.ImportHeade
 
 
 def name_source(version: registry.ModelVersion, header: registry.ImportHeader) -> bool:
-    """Writes what the weights are called elsewhere into a version that does not say; whether that changed it."""
-    if version.source_id or not header.source_id:
+    """Writes what the weights are called elsewhere into a version that does not say; whether that changed it.
+
+    Raises StateConflict where they have another id there: by which a version is found must not depend on who was last.
+    """
+    if header.source_id in ("", version.source_id):
         return False
+    if version.source_id:
+        known = f"{id_of(parent_of(version.name))}@{version.version}"
+        raise StateConflict(
+            f"`{known}` has these weights already, under the id `{version.source_id}`: name that one, or import them "
+            f"as another model to have them as `{header.source_id}` too; no file is sent again",
+            resource=("ModelVersion", version.name),
+        )
     version.source_id = header.source_id
     return True
 
@@ -152,6 +170,13 @@ class _Content:
 
     async def _read(self, file: types.ArtifactFile, start: int, length: int) -> bytes:
         return b"".join([piece async for piece in self._blobs.open(self.project, file.digest, start, length)])
+
+
+async def _is_absent(blobs: BlobStore, project: str, digest: str) -> bool:
+    try:
+        return await blobs.stat(project, digest) is None
+    except Corrupt:  # it is stored anew for whoever had it
+        return False
 
 
 class _Chunks:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
-from sqlalchemy import LargeBinary, UniqueConstraint
+from sqlalchemy import LargeBinary, UniqueConstraint, delete, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, SQLModel, col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from kit.rpc.names import id_of, parent_of
-from kit.store import ResourceRow, Resources, Unit
+from kit.store import ResourceRow, Resources, Unit, UtcTime
 from sluice.registry import v1 as registry
+from sluice.types import v1 as types
 
 
 class ProjectRow(ResourceRow, table=True):
@@ -36,24 +38,33 @@ class ModelRow(ResourceRow, table=True):
 
 
 class VersionRow(ResourceRow, table=True):
-    """A model version: at most one for each training job, and one for the same weights of a model."""
+    """A model version: at most one for each training job, and one for the same weights of a model on the same base."""
 
     __tablename__ = "registry_model_version"
     __table_args__ = (UniqueConstraint("parent", "source"),)
     training_job: str = Field(index=True)
     digest: str = Field(index=True)
     endpoint: str = Field(index=True)
-    #: The training job, or the digest of imported weights.
+    #: The training job; of imported weights their digest, and of an adapter its base behind it.
     source: str
     source_id: str = Field(default="", index=True)
 
 
 class FileRow(SQLModel, table=True):
-    """A file of a model that is stored: of a version, or of an import on its way."""
+    """A file of a model that is stored: of a version, or of an import on its way or broken off."""
 
     __tablename__ = "registry_file"
     project: str = Field(primary_key=True)
     digest: str = Field(primary_key=True)
+
+
+class LooseRow(SQLModel, table=True):
+    """Weights that an import brought and no version has yet, and when an import last brought or named them."""
+
+    __tablename__ = "registry_loose_file"
+    project: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    time: datetime = Field(index=True, sa_type=UtcTime)
 
 
 class PolicyRow(ResourceRow, table=True):
@@ -83,7 +94,7 @@ VERSIONS = Resources(
         "training_job": each.lineage.training_job,
         "digest": each.artifact.digest,
         "endpoint": each.endpoint,
-        "source": each.lineage.training_job or each.artifact.digest,
+        "source": each.lineage.training_job or " ".join(filter(None, (each.artifact.digest, each.base_model_version))),
         "source_id": each.source_id,
     },
     enums={"state": registry.ModelVersionState},
@@ -127,6 +138,67 @@ async def note_files(unit: Unit, project: str, digests: Collection[str]) -> None
     rows = [{"project": project, "digest": digest} for digest in sorted(set(digests))]
     if rows:
         await unit.session.exec(insert(FileRow).values(rows).on_conflict_do_nothing())
+
+
+async def note_import(unit: Unit, project: str, file: types.ArtifactFile, brought: bool) -> None:
+    """Remembers a file that an import stores. Weights that it ``brought``, and no version has, are loose until then.
+
+    What was stored before may have owners of whom the registry knows nothing, or not yet: a package to take away, or
+    what a training job leaves. Other files than weights are small, and often those of a job.
+    """
+    known = await stored_files(unit.session, project, [file.digest])
+    await note_files(unit, project, [file.digest])
+    if brought and file.path.endswith(".safetensors") and not known:
+        unit.session.add(LooseRow(project=project, digest=file.digest, time=unit.now))
+    else:
+        await touch(unit, project, [file.digest])
+
+
+async def touch(unit: Unit, project: str, digests: Collection[str]) -> None:
+    """Lets loose weights that an import names stay for as long as new ones."""
+    mine = (col(LooseRow.project) == project, col(LooseRow.digest).in_(digests))
+    await unit.session.exec(update(LooseRow).where(*mine).values(time=unit.now))
+
+
+async def hold(unit: Unit, project: str, digests: Collection[str]) -> None:
+    """The files are a version's, or of another owner, from now on."""
+    await note_files(unit, project, digests)
+    mine = (col(LooseRow.project) == project, col(LooseRow.digest).in_(digests))
+    await unit.session.exec(delete(LooseRow).where(*mine))
+
+
+async def loose(session: AsyncSession, before: datetime, skip: int = 0, limit: int = 100) -> list[LooseRow]:
+    """Weights of no version that no import has named since then, the oldest first: ``limit`` of them after ``skip``."""
+    order = (col(LooseRow.time), col(LooseRow.project), col(LooseRow.digest))
+    query = select(LooseRow).where(order[0] < before).order_by(*order).offset(skip).limit(limit)
+    return list((await session.exec(query)).all())
+
+
+async def strike(unit: Unit, file: LooseRow, before: datetime) -> bool:
+    """Forgets a file that is loose still; whether it was."""
+    mine = (col(LooseRow.project) == file.project, col(LooseRow.digest) == file.digest, col(LooseRow.time) < before)
+    if not (await unit.session.exec(delete(LooseRow).where(*mine))).rowcount:
+        return False
+    theirs = (col(FileRow.project) == file.project, col(FileRow.digest) == file.digest)
+    await unit.session.exec(delete(FileRow).where(*theirs))
+    return True
+
+
+async def claim(unit: Unit, file: LooseRow) -> bool:
+    """Takes a file that was struck, so that whoever is about to name it waits for this unit; whether nobody has."""
+    if await stored_files(unit.session, file.project, [file.digest]):
+        return False
+    await note_files(unit, file.project, [file.digest])
+    return True
+
+
+async def unclaim(unit: Unit, file: LooseRow, stays: bool) -> None:
+    """Ends a claim: a file that ``stays`` is as loose as it was, another is forgotten."""
+    if stays:
+        unit.session.add(LooseRow(project=file.project, digest=file.digest, time=file.time))
+        return
+    theirs = (col(FileRow.project) == file.project, col(FileRow.digest) == file.digest)
+    await unit.session.exec(delete(FileRow).where(*theirs))
 
 
 async def get_version(session: AsyncSession, name: str) -> registry.ModelVersion:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from services.registry import commands, domain, store
 from services.registry.catalog import Catalog
 from services.registry.imports import Note, receive
 from sluice.registry import v1 as registry
+from sluice.types import v1 as types
 
 Context = Any
 
@@ -39,9 +41,11 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
         header = await self._header(request_iterator)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self.folder) as scratch:
-            await receive(header, request_iterator, Path(scratch), self.blobs, self._note(header))
+            held = await receive(header, request_iterator, Path(scratch), self.blobs, self._note(header))
         by = current_call().principal.name
-        version = await self.database.transact(lambda unit: commands.register_import(unit, self.catalog, header, by))
+        version = await self.database.transact(
+            lambda unit: commands.register_import(unit, self.catalog, header, by, held)
+        )
         return registry.ImportModelVersionResponse(model_version=version)
 
     async def GetStoredModelFiles(
@@ -109,19 +113,23 @@ class ModelVersionServicer(registry.ModelVersionServiceServicer):
             if request.WhichOneof("part") != "header":
                 break
             domain.check_import(request.header)
-            async with self.database.read() as session:
-                await store.MODELS.get(session, request.header.parent)
-                wanted, project = set(request.header.stored_digests), project_of(request.header.parent)
-                domain.check_stored(wanted - await store.stored_files(session, project, wanted))
-                if base := request.header.base_model_version:
-                    found = await store.get_version(session, base)
-                    request.header.base_model_version = found.name
+            await self.database.transact(partial(self._begin, header=request.header))
             return request.header
         raise Invalid("an import begins with its header; send that first", violations=[("header", "is missing")])
 
+    async def _begin(self, unit: Unit, header: registry.ImportHeader) -> None:
+        """Finds what a header names; files that it leaves out are kept for it."""
+        await store.MODELS.get(unit.session, header.parent)
+        wanted, project = set(header.stored_digests), project_of(header.parent)
+        domain.check_stored(wanted - await store.stored_files(unit.session, project, wanted))
+        await store.touch(unit, project, wanted)
+        if header.base_model_version:
+            header.base_model_version = (await store.get_version(unit.session, header.base_model_version)).name
+
     def _note(self, header: registry.ImportHeader) -> Note:
-        async def note(digest: str) -> None:
-            await self.database.transact(lambda unit: store.note_files(unit, project_of(header.parent), [digest]))
+        async def note(file: types.ArtifactFile, brought: bool) -> None:
+            project = project_of(header.parent)
+            await self.database.transact(lambda unit: store.note_import(unit, project, file, brought))
 
         return note
 

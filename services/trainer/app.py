@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kit.blobs import FileKek, open_store
 from kit.rpc.server import Server, Service
-from kit.serve import Application, process, serving, storage
+from kit.serve import Application, Runtime, process, serving, storage
 from services.trainer.backends import BACKENDS, OpenBackend, open_backend
 from services.trainer.events import HANDLERS
 from services.trainer.inputs import Inputs
@@ -19,8 +19,16 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.supervisor import Supervisor
 from services.trainer.token_cache import TokenCache, digest_now
 from sluice.dataset import v1 as dataset
+from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
+
+
+def endpoints_of(runtime: Runtime) -> gateway.EndpointServiceAsyncStub | None:
+    """Whom to ask what an endpoint serves; None where the gateway has no address: only jobs with a judge need one."""
+    if "gateway" not in runtime.settings.addresses:
+        return None
+    return gateway.EndpointServiceStub(runtime.channel("gateway"))
 
 
 @asynccontextmanager
@@ -40,6 +48,7 @@ async def application(
             registry.GatePolicyServiceStub(runtime.channel("registry")),
             settings.device,
             devices=settings.devices,
+            endpoints=endpoints_of(runtime),
         )
         supervisor = Supervisor(
             database,
@@ -54,7 +63,7 @@ async def application(
         blobs = open_store(own.blobs_url, kek)
         tokens = TokenCache(own.home / "cache" / "tokens", kek)
         here = host_bytes(settings.max_jobs) if settings.backend == "local" else 0
-        planning = Planning(inputs.resolve, datasets, models, blobs, settings.device, here)
+        planning = Planning(inputs.resolve_unjudged, datasets, models, blobs, settings.device, here)
         servicer = TrainingJobServicer(database, inputs.resolve, inputs.admit, jobs, planning, blobs)
         servicers: list[Service] = [
             (trainer.add_TrainingJobServiceServicer_to_server, servicer),

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 ZERO = {"zero1": 1, "zero2": 2, "zero3": 3}
 #: What leaves no process with the whole of what it trains.
 IN_SHARES = ("zero3", "fsdp")
-#: Recipes that train on several devices, and those whose loss is a sum over tokens, which sequences can be cut for.
-RECIPES = ("pretrain", "sft", "dpo")
+SHARDINGS = ("ddp", *ZERO, "fsdp")
+#: Recipes that train on several devices, and how weights were shared out where their losses were those of one.
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("pretrain", "sft", "dpo", "orpo", "cpo", "simpo", "rm"), SHARDINGS),
+    "kto": ("ddp", *ZERO),
+    # accelerate 1.15 cuts the embeddings of an encoder twice for FSDP, and ends there.
+    **dict.fromkeys(("embedding", "reranker", "sequence_classification", "token_classification"), ("ddp", *ZERO)),
+}
+#: Those whose loss is a sum over tokens, which sequences can be cut for.
 TOKEN_BY_TOKEN = ("pretrain", "sft")
 #: Optimizers that see each number alone; the others look at matrices, of which a share is something else.
 NUMBER_BY_NUMBER = ("adamw",)
@@ -94,8 +101,9 @@ def _sizes(told: Distribution, asked: Asked) -> Iterator[tuple[str, str]]:
     if told.pipeline > 1:
         yield (
             f"{FIELD}.pipeline_parallel_size",
-            f"is {told.pipeline}, but the stages of transformers answer and do not train, and DeepSpeed's take only "
-            "models that were written for them; leave it out, and take zero3, fsdp or tensor_parallel_size",
+            f"is {told.pipeline}, but the stages of transformers answer and do not train, DeepSpeed's take only models "
+            "that were written for them, and torch's schedules are run by no trainer; leave it out, and take zero3, "
+            "fsdp or tensor_parallel_size",
         )
     if asked.devices and told.devices > asked.devices:
         yield (
@@ -137,11 +145,18 @@ def _training(told: Distribution, asked: Asked) -> Iterator[tuple[str, str]]:
     if asked.recipe not in RECIPES:
         what = f"is {told.devices}, but {asked.recipe} is trained on one device by this version"
         yield f"{FIELD}.devices", f"{what}; those that are trained on several are {', '.join(RECIPES)}"
-    if asked.recipe == "dpo" and asked.tuner == "full":
-        yield f"{FIELD}.devices", f"is {told.devices}, but dpo of all weights is trained on one device; take lora"
-    if asked.recipe == "dpo" and told.sharding in IN_SHARES:
-        what = f"is {told.sharding}, but dpo has whole weights on each device in this version; take ddp, zero1 or zero2"
-        yield f"{FIELD}.sharding", what
+    elif (how := told.sharding or "ddp") not in RECIPES[asked.recipe]:
+        what = f"is {how}, with which {asked.recipe} was not compared with one process"
+        yield f"{FIELD}.sharding", f"{what}; take {' or '.join(RECIPES[asked.recipe])}"
+    elif asked.tuner == "lora" and how in IN_SHARES and asked.recipe != "sft":
+        what = f"is {how}, with which an adapter of {asked.recipe} was not compared with one process"
+        yield f"{FIELD}.sharding", f"{what}; take ddp or zero1 or zero2"
+    if asked.recipe == "embedding" and asked.own.get("mini_batch_size"):
+        yield (
+            "embedding.mini_batch_size",
+            "is given, and its gradients are made in parts, each of which several devices would take for the whole; "
+            "leave it out, as each device has its share of the rows, or leave distribution out",
+        )
     if told.sequence > 1 and asked.recipe not in TOKEN_BY_TOKEN:
         yield (
             f"{FIELD}.sequence_parallel_size",

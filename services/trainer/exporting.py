@@ -41,8 +41,6 @@ ONLY_OF = {
 OF_TRAINING = ("optimization", "checkpoint_every_steps", "distribution", "performance")
 #: Where `make quantization` puts Python with llmcompressor: beside the environment that this one runs in.
 QUANTIZATION_PYTHON = Path(sys.prefix).with_name(".venv-quantization") / "bin" / "python"
-#: What the environment of a version's job says of weights of few bits.
-HELD = "quantization"
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Asked:
     adapter: bool
     task_type: str
     held: str = ""
+    #: The same of the base of an adapter.
+    below: str = ""
     python: Path = QUANTIZATION_PYTHON
 
     @property
@@ -120,10 +120,17 @@ def _of_source(asked: Asked) -> Iterator[tuple[str, str]]:
         yield "task_type", f"is `{asked.spec['task_type']}`, but the version to export is of `{asked.task_type}`"
     elif asked.recipe not in MADE_OF[asked.form]:
         possible = [form for form, recipes in MADE_OF.items() if asked.recipe in recipes]
-        words = f"take {' or '.join(possible)}" if possible else "nothing of it can be exported yet"
+        one = "take one of" if len(possible) > 1 else "take"
+        words = f"{one} {', '.join(possible)}" if possible else "nothing of it can be exported yet"
         yield "export.format", f"is {asked.form}, which models of `{asked.recipe}` cannot be written as; {words}"
     if asked.held:
         yield "base_model_version", f"holds its weights as {asked.held} already; export the version it was made from"
+    elif asked.below:
+        yield (
+            "base_model_version",
+            f"is an adapter on weights that are {asked.below}, into which nothing can be merged; train it on the "
+            "version that they were made from: sluice lineage tells it",
+        )
     elif asked.form == "merged" and not asked.adapter:
         yield "base_model_version", "is whole weights, with nothing to merge; take it as it is: sluice models pull"
 

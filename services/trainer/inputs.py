@@ -9,9 +9,11 @@ from typing import TypeVar
 import grpc
 
 from kit.rpc.call import current_call
-from kit.rpc.errors import Invalid, StateConflict, from_rpc_error
+from kit.rpc.errors import Invalid, StateConflict, Unavailable, from_rpc_error
 from kit.rpc.names import project_of
-from services.trainer.exporting import HELD, QUANTIZATION_PYTHON
+from services.trainer import judging
+from services.trainer.exporting import QUANTIZATION_PYTHON
+from services.trainer.refusals import READ
 from services.trainer.spec import (
     check_export,
     check_known,
@@ -26,12 +28,16 @@ from services.trainer.spec import (
 )
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
+from sluice.fewbits import HELD, UNREAD
+from sluice.gateway import v1 as gateway
 from sluice.labels import check_submitter, check_usable
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
 
 PEER_TIMEOUT_S = 5.0
+#: What a version beside the base may be for whose files hold weights in few bits.
+PACKED_ROLES = ("teacher",)
 T = TypeVar("T")
 #: Gives the spec as it will be run, or raises the fault that stands in its way.
 Resolve = Callable[[trainer.TrainingJobSpec], Awaitable[trainer.TrainingJobSpec]]
@@ -51,9 +57,10 @@ class Inputs:
         device: str = "cpu",
         quantization: Path = QUANTIZATION_PYTHON,
         devices: int = 0,
+        endpoints: gateway.EndpointServiceAsyncStub | None = None,
     ) -> None:
         """``device`` is what recipes compute on, and ``devices`` how many, as in TrainerSettings; ``quantization`` is
-        Python with llmcompressor.
+        Python with llmcompressor. Without ``endpoints`` no job can have a judge.
         """
         self._datasets = datasets
         self._models = models
@@ -61,6 +68,7 @@ class Inputs:
         self._policies = policies
         self._device, self._devices = device, devices
         self._quantization = quantization
+        self._endpoints = endpoints
 
     async def resolve(self, spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
         """The spec with numbers for `latest` and aliases and with defaults filled in; again gives the same.
@@ -68,6 +76,12 @@ class Inputs:
         Raises NotFound, Invalid (also TASK_TYPE_MISMATCH, and for what the pool cannot do), StateConflict
         (INVALID_ROWS), Denied where the task type is for others to submit, and Unavailable while a peer is away.
         """
+        filled = await self.resolve_unjudged(spec)
+        await self._find_judges(filled)
+        return filled
+
+    async def resolve_unjudged(self, spec: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+        """The same without looking who grades: what a plan needs, which asks no gateway."""
         check_known(spec)
         task_type = await self._task_type(spec)
         spec = with_task_defaults(spec, task_type)
@@ -86,14 +100,27 @@ class Inputs:
             check_shape(spec.pretrain.shape)
         filled = with_defaults(found, task_type.gate_policy)
         if filled.HasField("export"):
-            check_export(filled, models["base"], self._device, self._quantization)
+            below = await self._below(models["base"])
+            check_export(filled, models["base"], below, self._device, self._quantization)
         else:
-            check_possible(filled, self._device, self._devices)
+            held = models["base"].lineage.environment.get(HELD, "") if "base" in models else ""
+            check_possible(filled, self._device, self._devices, held)
         return filled
 
     async def admit(self, spec: trainer.TrainingJobSpec) -> None:
         """Lets the caller set a job of this spec going again. Raises what `resolve` does of its task type."""
         await self._task_type(spec)
+
+    async def _find_judges(self, spec: trainer.TrainingJobSpec) -> None:
+        """Writes the version into each judge of the spec that is to grade the whole job."""
+        judging.check_apart(spec)
+        for judge in judging.judges_of(spec):
+            if self._endpoints is None:
+                raise Unavailable("the gateway is not known to this trainer, so nobody can grade answers")
+            request = gateway.GetEndpointRequest(name=f"{project_of(spec.dataset_version)}/endpoints/{judge.endpoint}")
+            answer = await _asked("the gateway", self._endpoints.GetEndpoint(request, timeout=PEER_TIMEOUT_S))
+            judge.model_version = judging.version_of(spec, judge, answer.endpoint)
+        judging.check_one_each(spec)
 
     async def _task_type(self, spec: trainer.TrainingJobSpec) -> registry.TaskType:
         project, by = project_of(spec.dataset_version), current_call().principal
@@ -158,13 +185,29 @@ class Inputs:
                 f"`{version.name}` serves `{version.interface or 'chat'}` and gives no scores; "
                 "name a version of task type rm",
             )
-        if held := version.lineage.environment.get(HELD):
-            raise _invalid(
-                model_field(spec, role),
-                f"`{version.name}` holds its weights as {held}, from which no recipe can start; take the version that "
-                "it was made from: sluice lineage tells it",
-            )
+        if role != "base":
+            await self._check_held(version, role, model_field(spec, role))
         return version
+
+    async def _check_held(self, version: registry.ModelVersion, role: str, field: str) -> None:
+        """Raises Invalid for a version beside the base whose weights, or an adapter's base's, cannot be read for it."""
+        adapter = version.artifact.kind == types.ARTIFACT_KIND_ADAPTER
+        held = await self._below(version) if adapter else version.lineage.environment.get(HELD, "")
+        if not held or (role in PACKED_ROLES and not held.endswith(UNREAD)):
+            return
+        whose = "is an adapter on weights held as" if adapter else "holds its weights as"
+        why = "" if held.endswith(UNREAD) else ", which no recipe reads for that"
+        fix = "take one on a base of floats" if adapter else "take the version that it was made from"
+        told = READ if held.endswith(UNREAD) and not adapter else f"{fix}: sluice lineage tells it"
+        raise _invalid(field, f"`{version.name}` {whose} {held}{why}; {told}")
+
+    async def _below(self, version: registry.ModelVersion) -> str:
+        """How the base of an adapter holds its weights where that is in few bits; empty for floats and whole models."""
+        if not version.base_model_version:
+            return ""
+        request = registry.GetModelVersionRequest(name=version.base_model_version)
+        answer = await _asked("the registry", self._models.GetModelVersion(request, timeout=PEER_TIMEOUT_S))
+        return answer.model_version.lineage.environment.get(HELD, "")
 
 
 async def _asked(peer: str, call: Awaitable[T]) -> T:

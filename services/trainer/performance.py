@@ -13,7 +13,15 @@ FIELD = "performance"
 #: Recipes whose rows can be one sequence and stay apart: those that end in a loss of each token.
 JOINING = ("pretrain", "sft")
 #: Recipes that take rows of many lengths into one batch, one sequence a row.
-BUCKETING = ("sft",)
+BUCKETING = (
+    *("sft", "dpo", "orpo", "cpo", "simpo", "rm"),
+    *("reranker", "sequence_classification", "token_classification"),
+)
+UNBUCKETED = {
+    "pretrain": "fills blocks of one length",
+    "kto": "compares each row with the one before it in its batch",
+    "embedding": "takes the other rows of a batch as negatives, which rows of one length are not by chance",
+}
 #: Weights are patched, or attention computed, by code that NVIDIA's GPUs alone can run.
 FLASH = ("flash_attention_2", "flash_attention_3")
 
@@ -61,7 +69,7 @@ def _by_recipe(told: Performance, asked: Asked) -> Iterator[tuple[str, str]]:
                 f"is asked for, but {asked.recipe} needs each row as a sequence of its own; leave it out",
             )
     if told.group_by_length and asked.recipe and asked.recipe not in BUCKETING:
-        why = "fills blocks of one length" if asked.recipe == "pretrain" else "makes its batches another way"
+        why = UNBUCKETED.get(asked.recipe, "makes its batches another way")
         yield f"{FIELD}.group_by_length", f"is asked for, but {asked.recipe} {why}; leave it out"
     if told.packing and told.padding_free is False:
         yield (

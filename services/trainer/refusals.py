@@ -13,6 +13,7 @@ from typing import Any
 from services.trainer import performance, reinforcement
 from services.trainer.distribution import Distribution, wrong
 from services.trainer.performance import Performance
+from sluice.fewbits import UNREAD
 
 #: What recipes compute on, as torch names it.
 DEVICES = ("cpu", "cuda", "xpu", "npu", "mps")
@@ -30,9 +31,13 @@ ALL_WEIGHTS = ("pretrain", "embedding", "reranker", "sequence_classification", "
 WITH_REFERENCE = ("dpo", "kto", "ppo", "grpo", "rloo")
 #: Recipes that can hold their base in fewer bits; the others would not, whatever the spec says.
 QUANTIZING = ("sft", "dpo", "kto", "orpo", "cpo", "simpo", "gkd")
+#: Kinds of LoRA that an engine serves beside a base as it is; others are merged into it.
+SERVED_BESIDE = ("", "rslora", "lora_plus")
 #: Kinds of LoRA that take a part of the base's weights into the adapter before the first step.
 MOVES_WEIGHTS = ("pissa", "olora")
 WITHOUT_MOMENTS_OF_ADAPTERS = ("galore", "apollo", "lomo")
+#: What to start from where a base's files hold weights in bits that no recipe reads.
+READ = "take a version that `sluice models export` made as gptq or awq, or one of floats"
 #: bitsandbytes 0.50 has its kernels for CPUs, CUDA and Intel's GPUs.
 BITSANDBYTES = ("cpu", "cuda", "xpu")
 
@@ -72,16 +77,20 @@ class Asked:
     #: The fields of the recipe's own message, and in a recipe's process those of the whole spec.
     own: Mapping[str, Any] = field(default_factory=dict)
     performance: Performance = field(default_factory=Performance)
+    #: How the base's files hold its weights where that is in few bits, as lineage tells it; empty for floats.
+    held: str = ""
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any], recipe: str = "", device: str = "", devices: int = 0) -> Asked:
+    def of(
+        cls, parameters: Mapping[str, Any], recipe: str = "", device: str = "", devices: int = 0, held: str = ""
+    ) -> Asked:
         """Reads the fields of a spec as they stand in JSON; without a tuner it is LoRA, in ALL_WEIGHTS all weights."""
         default = "full" if recipe in ALL_WEIGHTS else "lora"
         tuner = next((name for name in TUNERS if name in parameters), default)
         told = (parameters.get(tuner) or {}, parameters.get("optimization") or {})
-        own = parameters.get(recipe, parameters) or {}
+        own = nested if isinstance(nested := parameters.get(recipe), Mapping) else parameters
         distribution, speed = Distribution.of(parameters), Performance.of(parameters)
-        return cls(recipe, tuner, *told, device, devices, distribution, own, speed)
+        return cls(recipe, tuner, *told, device, devices, distribution, own, speed, held)
 
     @property
     def variant(self) -> str:
@@ -231,13 +240,63 @@ RULES = (
         f"is below {LEAST_ADALORA_STEPS}, the least in which adalora can give out its rank; raise it, or take lora",
     ),
 )
+#: What cannot be done with a base whose files hold its weights in few bits.
+RULES_OF_FEW_BITS = (
+    Rule(
+        "base_model_version",
+        lambda a: a.held.endswith(UNREAD),
+        "holds its weights in {held}; " + READ,
+    ),
+    Rule(
+        "base_model_version",
+        lambda a: a.recipe not in ("", *QUANTIZING),
+        "holds its weights as {held}, and {recipe} computes on a base of floats; take the version that it was made "
+        "from: sluice lineage tells it",
+    ),
+    Rule(
+        "full",
+        lambda a: a.tuner == "full",
+        "trains all weights, and those of the base, {held}, cannot change a little; take lora, or the version that it "
+        "was made from: sluice lineage tells it",
+    ),
+    Rule(
+        "{tuner}",
+        lambda a: a.tuner not in ("full", "lora"),
+        "is merged into its base to be served, and nothing can be merged into weights that are {held}; take lora",
+    ),
+    Rule(
+        "lora.variant",
+        lambda a: a.variant not in SERVED_BESIDE,
+        "is {variant}, which is merged into its base to be served, and nothing can be merged into weights that are "
+        "{held}; take rslora or lora_plus, or leave it out",
+    ),
+    Rule(
+        "lora.quantization",
+        lambda a: bool(a.quantization),
+        "is {quantization}, but the base's weights are {held} already; leave it out",
+    ),
+    Rule(
+        "distribution.devices",
+        lambda a: a.distribution.devices > 1,
+        "is more than 1, but on several devices the base is held in floats, and its weights are {held}; leave "
+        "distribution out",
+    ),
+    Rule(
+        "performance.torch_compile",
+        lambda a: a.performance.torch_compile,
+        "is asked for, but weights that are {held} are unpacked in every step by code that is not compiled; "
+        "leave it out",
+    ),
+)
 
 
 def refusals(asked: Asked) -> list[Refusal]:
     """Everything that stands in the way, the first rule's first; empty where it can be done."""
     about = {
-        name: getattr(asked, name) for name in ("recipe", "tuner", "variant", "quantization", "optimizer", "device")
+        name: getattr(asked, name)
+        for name in ("recipe", "tuner", "variant", "quantization", "optimizer", "device", "held")
     }
-    found = [Refusal(rule.field.format(**about), rule.what.format(**about)) for rule in RULES if rule.breaks(asked)]
+    rules = (*RULES, *RULES_OF_FEW_BITS) if asked.held else RULES
+    found = [Refusal(rule.field.format(**about), rule.what.format(**about)) for rule in rules if rule.breaks(asked)]
     more = (*wrong(asked), *performance.wrong(asked), *reinforcement.wrong(asked))
     return found + [Refusal(field, what) for field, what in more]

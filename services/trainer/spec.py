@@ -12,8 +12,10 @@ from kit.rpc.errors import Invalid, StateConflict
 from kit.rpc.names import project_of
 from services.trainer import exporting
 from services.trainer.domain import DEFAULT_ATTEMPTS, DEFAULT_TIME_LIMIT
+from services.trainer.judging import judge_versions
 from services.trainer.refusals import ALL_WEIGHTS, Asked, Refusal, refusals
 from sluice.errors import v1 as errors
+from sluice.fewbits import HELD
 from sluice.labels import over
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
@@ -107,6 +109,12 @@ def models_of(spec: trainer.TrainingJobSpec) -> dict[str, str]:
     return {role: name for role, name in found.items() if name}
 
 
+def read_models(spec: trainer.TrainingJobSpec) -> dict[str, str]:
+    """The model versions that a job learns from beside its base, by what each is for: `teacher`, `judge-{endpoint}`."""
+    judges = {f"judge-{endpoint}": version for endpoint, version in judge_versions(spec).items()}
+    return {role: name for role, name in models_of(spec).items() if role != "base"} | judges
+
+
 def rename_model(spec: trainer.TrainingJobSpec, role: str, name: str) -> None:
     """Writes a model version's name where `models_of` found one for ``role``."""
     part = spec if role == "base" else getattr(spec, str(spec.WhichOneof("recipe")))
@@ -129,22 +137,29 @@ def check_known(spec: trainer.TrainingJobSpec) -> None:
             )
 
 
-def check_possible(spec: trainer.TrainingJobSpec, device: str, devices: int = 0) -> None:
-    """Raises Invalid for what cannot be done on so many of ``device``, 0 for any number, of what is asked."""
+def check_possible(spec: trainer.TrainingJobSpec, device: str, devices: int = 0, held: str = "") -> None:
+    """Raises Invalid for what cannot be done on so many of ``device``, 0 for any number, of what is asked; ``held`` is
+    how the base holds its weights, empty for floats.
+    """
     said, recipe = MessageToDict(spec, preserving_proto_field_name=True), str(spec.WhichOneof("recipe"))
-    asked = Asked.of(said, recipe, device, devices)
+    asked = Asked.of(said, recipe, device, devices, held)
     _refuse(refusals(asked))
 
 
-def check_export(spec: trainer.TrainingJobSpec, source: registry.ModelVersion, device: str, python: Path) -> None:
-    """Raises Invalid for what an export of ``source`` cannot do; ``python`` is that of the quantization."""
+def check_export(
+    spec: trainer.TrainingJobSpec, source: registry.ModelVersion, below: str, device: str, python: Path
+) -> None:
+    """Raises Invalid for what an export of ``source`` cannot do; ``below`` is how the base of an adapter holds its
+    weights, empty for floats, and ``python`` that of the quantization.
+    """
     asked = exporting.Asked(
         MessageToDict(spec, preserving_proto_field_name=True),
         tuner=str(spec.WhichOneof("tuner") or ""),
         device=device,
         adapter=source.artifact.kind == types.ARTIFACT_KIND_ADAPTER,
         task_type=source.task_type,
-        held=source.lineage.environment.get(exporting.HELD, ""),
+        held=source.lineage.environment.get(HELD, ""),
+        below=below,
         python=python,
     )
     _refuse(exporting.refusals(asked))

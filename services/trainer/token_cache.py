@@ -29,8 +29,8 @@ from sluice.dataset import v1 as dataset
 log = get_log(__name__)
 LOOK_S = 60.0
 TIMEOUT_S = 10.0
-#: Recipes that make their tokens by recipes/tokens.py, and the files of a model that say how.
-RECIPES = ("sft",)
+#: Recipes that make their tokens by recipes/data/tokens.py, and the files of a model that say how.
+RECIPES = ("sft", "dpo", "orpo", "cpo", "simpo", "kto", "rm")
 TOKENIZER_FILES = (
     "tokenizer*",
     "chat_template*",

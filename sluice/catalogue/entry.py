@@ -29,10 +29,13 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "reranker": (("query",), ("positive",)),
     "sequence-classification": (("text", "images", "audios"), ("label", "labels")),
     "token-classification": (("tokens",), ("tags",)),
+    "image-text-classification": (("text",), ("images",), ("label", "labels")),
     "vqa": (("messages",), ("images", "audios")),
     "caption": (("messages",), ("images", "audios")),
     "ocr": (("messages",), ("images",)),
     "grounding": (("messages",), ("images",)),
+    "asr": (("messages",), ("audios",)),
+    "audio-qa": (("messages",), ("audios",)),
 }
 
 

@@ -57,6 +57,7 @@ def show(session: Session, evaluation: Evaluation) -> None:
         "rows": rows_done(found),
         "scored": report.rows_scored or None,
         "not answered": report.rows_failed or None,
+        "left out, too large for engines": report.rows_left_out or None,
         "parity": _parity(parity) if report.HasField("parity") else "",
         "begun": words.when(found.create_time),
     }

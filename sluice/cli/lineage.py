@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_BASES = 8
 UNSEEN = "gone, or not for this key to read"
+SHOWN = "see above"
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,7 @@ def lineage(
         str, typer.Argument(metavar="MODEL@N", help="A version: bank-bot@3, bank-bot@stable, bank-bot.")
     ],
 ) -> None:
-    """Show the chain behind a version: version ← evaluation ← job ← dataset version, its base and its rollouts."""
+    """Show the chain behind a version: version ← evaluation ← job ← dataset version, base, teachers and rollouts."""
     found = session.client.models.version(version)
     known = gather(session.client, found)
     if session.json:
@@ -41,19 +42,32 @@ def lineage(
         screen.hint(session, f"who else saw these rows: sluice dataset models {words.brief(rows)}")
 
 
-def gather(client: Client, version: registry.ModelVersion, depth: int = MAX_BASES) -> dict[str, Any]:
-    """Everything a version names, read from its owners; what is gone or may not be seen is left as its name."""
+def gather(
+    client: Client, version: registry.ModelVersion, depth: int = MAX_BASES, seen: set[str] | None = None
+) -> dict[str, Any]:
+    """Everything a version names, read from its owners; what is gone or may not be seen is left as its name.
+
+    So is a version that is in ``seen``: models that learn from one another are read, and told, once each.
+    """
+    seen = {version.name} if seen is None else seen
     lineage = version.lineage
     known: dict[str, Any] = {"model_version": version}
     known["evaluation"] = _read(client.evaluations.get, lineage.evaluation)
     known["training_job"] = _read(client.jobs.get, lineage.training_job)
     known["dataset_version"] = _read(client.datasets.version, lineage.dataset_version)
     known["rollouts"] = [_read(client.rollouts.get, name) for name in lineage.rollouts]
-    base = _read(client.models.version, version.base_model_version or lineage.source_model_version)
-    if base is not None and not isinstance(base, str) and depth:
-        base = gather(client, base, depth - 1)
-    known["base"] = base
+    known["base"] = _behind(client, version.base_model_version or lineage.source_model_version, depth, seen)
+    read = sorted(lineage.read_model_versions.items())
+    known["read"] = {role: _behind(client, name, depth, seen) for role, name in read}
     return {key: value for key, value in known.items() if value}
+
+
+def _behind(client: Client, name: str, depth: int, seen: set[str]) -> Any:
+    found = _read(client.models.version, name) if depth and name not in seen else name
+    if not found or isinstance(found, str):
+        return found
+    seen.add(name)
+    return gather(client, found, depth - 1, seen)
 
 
 def _read(get: Any, name: str) -> Any:
@@ -81,10 +95,12 @@ def _plain(known: dict[str, Any]) -> dict[str, Any]:
     return {key: plain(value) for key, value in known.items()}
 
 
-def _tree(known: dict[str, Any], label: str = "") -> Tree:
+def _tree(known: dict[str, Any], label: str = "", shown: set[str] | None = None) -> Tree:
     from rich.tree import Tree
 
     version = known["model_version"]
+    shown = set() if shown is None else shown
+    shown.add(version.name)
     state = words.version_state(version.state)
     verdict = words.verdict(version.gate_decision.verdict)
     top = Tree(_line(label, words.brief(version.name), state, f"gate {verdict}" if verdict else ""), guide_style="dim")
@@ -99,11 +115,11 @@ def _tree(known: dict[str, Any], label: str = "") -> Tree:
         below = below.add(_line("imported", f"by {words.brief(version.lineage.creator)}", "", ""))
     if rows := known.get("dataset_version"):
         below.add(_rows(rows, version.lineage.dataset_digest))
-    base = known.get("base")
-    if isinstance(base, dict):
-        below.add(_tree(base, "base"))
-    elif base:
-        below.add(_line("base", words.brief(base), "", UNSEEN))
+    for role, behind in {"base": known.get("base"), **known.get("read", {})}.items():
+        if isinstance(behind, dict):
+            below.add(_tree(behind, role, shown))
+        elif behind:
+            below.add(_line(role, words.brief(behind), "", SHOWN if behind in shown else UNSEEN))
     return top
 
 

@@ -178,7 +178,7 @@ def revoke(
 
 def show_version(session: Session, version: registry.ModelVersion) -> None:
     """One version with its decision and where it came from."""
-    lineage = version.lineage
+    lineage, read = version.lineage, version.lineage.read_model_versions
     approvals = [f"{words.brief(each.principal)} ({each.reason})" if each.reason else words.brief(each.principal)
                  for each in version.approvals]  # fmt: skip
     fields = {
@@ -191,6 +191,7 @@ def show_version(session: Session, version: registry.ModelVersion) -> None:
         "endpoint": version.endpoint,
         "gate policy": version.gate_policy,
         "base": words.brief(version.base_model_version),
+        "learned from": ", ".join(f"{role} {words.brief(name)}" for role, name in sorted(read.items())),
         "known as": version.source_id,
         "dataset": words.brief(lineage.dataset_version),
         "job": words.brief(lineage.training_job) or "imported",

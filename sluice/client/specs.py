@@ -134,7 +134,9 @@ class Hyperparameters(TypedDict, total=False):
     gae_lambda: float
     updates_per_rollout: int
     scale_rewards: bool
+    fusion: Literal["early", "late"]
     train_vision_tower: bool
+    train_audio_tower: bool
     train_projector: bool
 
 

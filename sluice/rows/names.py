@@ -45,7 +45,10 @@ ROWS_OF_TASK = {
     **dict.fromkeys(("embedding", "reranker"), "retrieval"),
     "sequence-classification": "classification",
     "token-classification": "entities",
+    "image-text-classification": "image-text-classification",
     "vqa": "vqa",
     "grounding": "grounding",
+    "audio-qa": "vqa",
     **dict.fromkeys(("caption", "ocr"), "caption"),
+    "asr": "asr",
 }

@@ -99,12 +99,21 @@ def grounding(raw: bytes) -> bytes:
 
 def caption(raw: bytes) -> bytes:
     """Return the canonical bytes of what is said about an image, a video or a sound, or read in it; RefusedError."""
-    fields = object_of(raw)
+    return _said_of(object_of(raw), tuple(MARKS))
+
+
+def asr(raw: bytes) -> bytes:
+    """Return the canonical bytes of what is said in a sound; RefusedError when there is none."""
+    return _said_of(object_of(raw), ("audios",))
+
+
+def _said_of(fields: dict[str, object], demanded: tuple[str, ...]) -> bytes:
+    """What is said of something named, of one of the kinds demanded, whatever its answer is called."""
     said = next((name for name in CAPTIONS if name in fields), "")
     if _asks(fields) or not said:
-        return _conversation(fields, tuple(MARKS))
+        return _conversation(fields, demanded)
     found = mentioned(fields)
-    demand(fields, found, tuple(MARKS))
+    demand(fields, found, demanded)
     (asked,) = marked([""], 0, found, said)
     turns = [Turn("user", asked, said), Turn("assistant", text(fields[said], said), said)]
     return _encode(SftRow(_messages(turns), **found, **about(fields)))  # type: ignore[arg-type]
@@ -149,6 +158,16 @@ def classification(raw: bytes) -> bytes:
     return _encode(ClassificationRow(content, labels, **found, **about(fields)))  # type: ignore[arg-type]
 
 
+def image_text_classification(raw: bytes) -> bytes:
+    """Return the canonical bytes of a text about an image with its labels; RefusedError when it is none."""
+    fields = object_of(raw)
+    found = mentioned(fields)
+    demand(fields, found, ("images",))
+    content, labels = labels_of(fields)
+    (content,) = marked([content], 0, found, "text")
+    return _encode(ClassificationRow(content, labels, **found, **about(fields)))  # type: ignore[arg-type]
+
+
 def entities(raw: bytes) -> bytes:
     """Return the canonical bytes of a text with named spans; RefusedError when it is none."""
     fields = object_of(raw)
@@ -162,11 +181,13 @@ SCHEMAS: dict[str, Callable[[bytes], bytes]] = {
     "vqa": vqa,
     "grounding": grounding,
     "caption": caption,
+    "asr": asr,
     "pretrain": pretrain,
     "preference": preference,
     "feedback": feedback,
     "retrieval": retrieval,
     "classification": classification,
+    "image-text-classification": image_text_classification,
     "entities": entities,
 }
 

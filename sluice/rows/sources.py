@@ -244,11 +244,11 @@ def _there(row: Row, *names: str) -> list[str]:
 _READERS: dict[str, Callable[[Row], Read]] = {
     **dict.fromkeys(("sft", "vqa"), _conversation),
     "grounding": _grounding,
-    "caption": _caption,
+    **dict.fromkeys(("caption", "asr"), _caption),
     "pretrain": lambda row: {"text": _there(row, "text"), **_about(row)},
     "preference": _preference,
     "feedback": _feedback,
     "retrieval": _retrieval,
-    "classification": _classification,
+    **dict.fromkeys(("classification", "image-text-classification"), _classification),
     "entities": _entities,
 }

@@ -208,6 +208,15 @@ def test_character_accuracy_weighs_characters_and_not_rows():
     assert scores("character_accuracy", [("far too much", "a")])[1] == 0
 
 
+def test_word_accuracy_is_one_less_the_word_error_rate():
+    # one replaced, one left out and one put in, of six words
+    said = [("the dog sat on mat now", "The cat sat on the mat")]
+    assert scores("word_accuracy", said)[1] == pytest.approx(1 - 3 / 6)
+    each, all_of_them = scores("word_accuracy", [("", "do re"), ("Do  RE mi", "do re mi")])
+    assert each == [0, 1] and all_of_them == pytest.approx(1 - 2 / 5)
+    assert scores("word_accuracy", [("far too much", "a")])[1] == 0
+
+
 @pytest.mark.parametrize("tokenize", ["13a", "zh"])
 def test_bleu_is_sacrebleu_of_the_corpus(tokenize):
     pairs = {

@@ -76,7 +76,7 @@ def test_rows_that_are_wrong_are_named_and_make_no_version(user, running, tmp_pa
         ("dataset upload {tmp}/none.jsonl --task-type sft", 2, "there is no file `{tmp}/none.jsonl`; give the path"),
         ("dataset upload {tmp}/empty.jsonl --task-type sft", 2, "is empty; a dataset needs at least one row"),
         ("dataset upload {tmp}/rows.doc --task-type sft", 2, "is of no known format; give .jsonl, .ndjson, .json"),
-        ("dataset upload {tmp}/new.jsonl --task-type stf", 2, "`stf` is not known; it is one of `caption`, `cpo`"),
+        ("dataset upload {tmp}/new.jsonl --task-type stf", 2, "`stf` is not known; it is one of `asr`, `audio-qa`"),
         ("dataset upload {tmp}/new.jsonl", 3, "no dataset `new` yet; give the task type of its rows, such as sft"),
         ("dataset show nope@1", 3, "does not exist; `sluice dataset list` shows what there is"),
         ("train --dataset rows --model m --base base@1 --task-type triage", 3, "`triage` does not exist; it is one of"),

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,8 +14,10 @@ from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 from tests import invariants
+from tests.dual import write_clip
+from tests.hearing import said, write_melodies, write_qwen3_asr
 from tests.pipeline import ENDPOINT, Pipeline, Run, pipeline, row, short
-from tests.seeing import write_digits, write_qwen2_vl
+from tests.seeing import way, write_digits, write_films, write_qwen2_vl
 
 SHAPE = {"hidden_size": 64, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300, "max_position_embeddings": 256}
 TRAINING = {"max_steps": 12, "batch_size": 8, "learning_rate": 3e-3}
@@ -23,14 +26,20 @@ COLORS = ("red", "green", "blue")
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pipeline, Run]]:
-    """A suite of real processes whose base serves."""
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """A suite of real processes."""
     # One vLLM a model: an engine of its own for the first load of an adapter is proven in tests/integration.
     environ = {"SLUICE_ENGINE_SCRATCH_PROOF": "false", "SLUICE_ENGINE_MAX_MODEL_LEN": "256"}
     with pipeline(tmp_path_factory.mktemp("real"), "services", **environ) as running:
         running.patience_s = 240
-        running.create_endpoint()
-        yield running, running.base(300, **SHAPE, **TRAINING, max_length=64)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def real(suite: Pipeline) -> tuple[Pipeline, Run]:
+    """The suite, with a base that serves."""
+    suite.create_endpoint()
+    return suite, suite.base(300, **SHAPE, **TRAINING, max_length=64)
 
 
 @pytest.mark.vllm
@@ -119,7 +128,7 @@ KINDS: dict[str, tuple[Callable[[int], dict[str, Any]], str, dict[str, Any], Cal
 }  # fmt: skip
 #: So many that a tenth is enough for a gate.
 ROWS = 450
-LANDING = ("dpo", "sequence-classification")
+LANDING = ("dpo",)
 
 
 @pytest.mark.vllm
@@ -148,6 +157,8 @@ def test_each_task_type_goes_from_rows_to_an_answer_at_its_own_endpoint(
     job = running.client.train(dataset=rows.name, model=task_type, base="base@1", task_type=task_type, **told)
     run = running.follow(job.name)
     promoted_and_the_same(run)
+    named = {value for name, value in told.items() if name.endswith("_model_version")}
+    assert {short(each) for each in run.version.lineage.read_model_versions.values()} == named
     assert run.evaluation.report.rows_scored >= 30 and not run.evaluation.report.rows_failed
     with httpx.Client(base_url=running.suite.state["http"], trust_env=False, timeout=60) as client:
         headers = {"authorization": f"Bearer {running.suite.key}"}
@@ -207,6 +218,106 @@ def test_each_task_type_about_images_goes_from_them_to_an_answer(real: tuple[Pip
         )
     assert short(answer.headers["x-sluice-version"]) == f"{task_type}@1"
     assert answer.parse().choices
+
+
+def heard(folder: Path) -> list[dict[str, Any]]:
+    """Rows about the sounds that are written below a folder."""
+    return [{"audio": name, "text": said(number)} for number, name in enumerate(write_melodies(folder, 0, ROWS))]
+
+
+def questioned(folder: Path) -> list[dict[str, Any]]:
+    return [{"audio": row["audio"], "question": "which notes?", "answer": row["text"]} for row in heard(folder)]
+
+
+def filmed(folder: Path) -> list[dict[str, Any]]:
+    """Rows about the videos whose frames are written below a folder."""
+    films = enumerate(write_films(folder, 0, ROWS))
+    return [{"video": frames, "question": "which way?", "answer": way(number)} for number, frames in films]
+
+
+#: By name: the task type, its rows, its base, and what is trained of that.
+SENSED: dict[str, tuple[str, Callable[[Path], list[dict[str, Any]]], Callable[[Path], Path], dict[str, Any]]] = {
+    "heard": ("asr", heard, write_qwen3_asr, {"lora_rank": 8}),
+    "questioned": ("audio-qa", questioned, write_qwen3_asr, {"lora_rank": 8, "train_audio_tower": True}),
+    "filmed": ("vqa", filmed, write_qwen2_vl, {"lora_rank": 8, "train_vision_tower": True}),
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.training
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SENSED)
+def test_each_task_type_about_sounds_and_videos_goes_from_them_to_an_answer(suite: Pipeline, name: str) -> None:
+    task_type, make, write, told = SENSED[name]
+    folder = suite.suite.folder / name
+    file = folder.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps(row) + "\n" for row in make(folder)))
+    rows = suite.client.datasets.upload(name=name, path=file, task_type=task_type, assets=folder)
+    base = suite.client.models.import_folder(f"base-{name}", write(suite.suite.folder / f"base-{name}"))
+    told = {"max_steps": 8, "batch_size": 8, "max_length": 64, "learning_rate": 3e-3, **told}
+    job = suite.client.train(dataset=rows.name, model=name, base=base.name, task_type=task_type, **told)
+    run = suite.follow(job.name)
+    promoted_and_the_same(run)
+    assert run.evaluation.report.rows_scored >= 30 and not run.evaluation.report.rows_failed
+    part: dict[str, Any] = {"type": "input_audio", "input_audio": {"format": "wav"}}
+    if name == "filmed":
+        frames = ",".join(base64.b64encode((folder / f"4-{frame}.png").read_bytes()).decode() for frame in range(4))
+        part = {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}
+    else:
+        part["input_audio"]["data"] = base64.b64encode((folder / "4.wav").read_bytes()).decode()
+    with OpenAI(base_url=f"{suite.suite.state['http']}/v1", api_key=suite.suite.key, max_retries=0) as client:
+        answer = client.chat.completions.with_raw_response.create(
+            model=name, messages=[{"role": "user", "content": [part]}], max_tokens=4, temperature=0
+        )
+    assert short(answer.headers["x-sluice-version"]) == f"{name}@1"
+    assert answer.parse().choices
+
+
+#: Where images and text meet: the base, and what is trained of it.
+FUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
+    "early": (write_qwen2_vl, {"lora_rank": 8}),
+    "late": (write_clip, {"tuner": "full", "train_vision_tower": True, "train_projector": True}),
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.training
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fusion", FUSED)
+def test_images_with_texts_are_classified_at_an_endpoint_of_their_own(real: tuple[Pipeline, Run], fusion: str) -> None:
+    classified_at_its_own_endpoint(real[0], fusion)
+
+
+def classified_at_its_own_endpoint(running: Pipeline, fusion: str) -> None:
+    """From an upload of images with texts to an answer about both."""
+    folder, (write, told) = running.suite.folder / f"fused-{fusion}", FUSED[fusion]
+    write_digits(folder, 0, ROWS)
+    file, words = folder.with_suffix(".jsonl"), ("is it odd?", "is it even?")
+    lines = [
+        {"image": f"{number}.png", "text": words[number // 2 % 2], "label": ("yes", "no")[(number + number // 2) % 2]}
+        for number in range(ROWS)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task_type = "image-text-classification"
+    rows = running.client.datasets.upload(name=folder.name, path=file, task_type=task_type, assets=folder)
+    base = running.client.models.import_folder(f"{fusion}-base", write(running.suite.folder / f"{fusion}-base"))
+    told = {"max_steps": 8, "batch_size": 8, "learning_rate": 3e-3, "fusion": fusion, **told}
+    job = running.client.train(dataset=rows.name, model=folder.name, base=base.name, task_type=task_type, **told)
+    run = running.follow(job.name)
+    promoted_and_the_same(run)
+    assert run.evaluation.report.rows_scored >= 30 and not run.evaluation.report.rows_failed
+    picture = base64.b64encode((folder / "4.png").read_bytes()).decode()
+    parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}]
+    asked = {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": words[0]}]}]}
+    with httpx.Client(base_url=running.suite.state["http"], trust_env=False, timeout=60) as client:
+        headers = {"authorization": f"Bearer {running.suite.key}"}
+        answer = client.post("/v1/classify", json={"model": folder.name, **asked}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert short(answer.headers["x-sluice-version"]) == f"{folder.name}@1"
+    (found,) = answer.json()["data"]
+    assert found["label"] in ("yes", "no") and sum(found["probs"]) == pytest.approx(1.0, abs=1e-4)
 
 
 def reward_model(running: Pipeline, max_length: int) -> str:

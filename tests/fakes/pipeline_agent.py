@@ -9,4 +9,4 @@ from tests.fakes.trainer_agent import PACE
 RECIPE = (sys.executable, "-S", str(Path(__file__).with_name("pipeline_recipe.py")))
 
 if __name__ == "__main__":
-    main({"sft": RECIPE, "pretrain": RECIPE}, PACE)
+    main(dict.fromkeys(("pretrain", "sft", "grpo"), RECIPE), PACE)

@@ -53,6 +53,7 @@ class World:
     interface: str = ""
     config: str = ""
     metrics: list[str] = field(default_factory=lambda: ["exact_match", "rouge_l", "bleu_4"])
+    gate: list[str] = field(default_factory=list)
     max_rows: int = 0
     parity: str = ""
     own_data: bool = True
@@ -73,7 +74,7 @@ class Models(registry.ModelVersionServiceServicer):
     async def GetModelVersion(self, request: Any, context: Any) -> Any:
         version = registry.ModelVersion(name=request.name, task_type=self.world.task_type, endpoint="m")
         version.lineage.dataset_version = DATA if self.world.own_data else ""
-        version.interface = self.world.interface
+        version.interface, version.gate_policy = self.world.interface, "gate"
         if self.world.config:
             version.artifact.files.add(path="config.json", digest=self.world.config)
         if self.world.parity:
@@ -91,6 +92,16 @@ class TaskTypes(registry.TaskTypeServiceServicer):
         )
         found.suite_max_rows, found.suite_max_tokens = self.world.max_rows, 16
         return registry.GetTaskTypeResponse(task_type=found)
+
+
+class Policies(registry.GatePolicyServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def GetGatePolicy(self, request: Any, context: Any) -> Any:
+        assert request.name == f"{PROJECT}/gatePolicies/gate"
+        found = registry.GatePolicy(criteria=[registry.Criterion(metric=name) for name in self.world.gate])
+        return registry.GetGatePolicyResponse(gate_policy=found)
 
 
 class Datasets(dataset.DatasetVersionServiceServicer):
@@ -160,6 +171,7 @@ async def neighbors(world: World) -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server(interceptors=[Faults()])
     registry.add_ModelVersionServiceServicer_to_server(Models(world), server)
     registry.add_TaskTypeServiceServicer_to_server(TaskTypes(world), server)
+    registry.add_GatePolicyServiceServicer_to_server(Policies(world), server)
     dataset.add_DatasetVersionServiceServicer_to_server(Datasets(world), server)
     gateway.add_EndpointServiceServicer_to_server(Endpoints(world), server)
     gateway.add_CandidateRouteServiceServicer_to_server(CandidateRoutes(world), server)
@@ -238,6 +250,7 @@ def peers_of(channel: grpc.aio.Channel) -> Peers:
         dataset.DatasetVersionServiceStub(channel),
         gateway.EndpointServiceStub(channel),
         dataset.AssetServiceStub(channel),
+        registry.GatePolicyServiceStub(channel),
     )
 
 

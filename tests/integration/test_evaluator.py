@@ -136,11 +136,35 @@ async def test_a_classifier_is_asked_for_labels_whose_names_its_config_tells(par
     assert {row.answer for row in page.rows} == {'["card", "fee"]'}
 
 
+async def test_rows_that_no_engine_can_be_asked_are_left_out_and_counted(parts):
+    parts.world.task_type, parts.world.metrics = "caption", ["exact_match"]
+    parts.world.rows[3] |= {"images": ["sha256:" + "a" * 64] * 17}
+    parts.world.rows[3]["messages"][0]["content"] = "<image>" * 17
+    evaluation, _ = await parts.evaluated(1, right)
+    assert evaluation.state == types.JOB_STATE_SUCCEEDED, evaluation.failure
+    report = evaluation.report
+    assert (report.rows_scored, report.rows_failed, report.rows_left_out) == (39, 0, 1)
+
+
 async def test_metrics_that_do_not_fit_the_rows_fail_before_anything_is_loaded(parts):
     parts.world.metrics = ["ndcg_at_10"]
     evaluation, port = await parts.evaluated(1)
     assert evaluation.state == types.JOB_STATE_FAILED and "choose of bleu_4" in evaluation.failure.message
     assert not port.bodies and not parts.world.released
+
+
+async def test_what_the_gate_asks_for_is_measured_where_the_rows_can_show_it(parts):
+    parts.world.metrics = ["exact_match"]
+    parts.world.gate = ["rouge_l", "exact_match", "rouge_l", "ndcg_at_10", "log_prob_drift"]
+    evaluation, _ = await parts.evaluated(1)
+    assert evaluation.suite.metrics == ["exact_match", "rouge_l"]
+    assert [metric.name for metric in evaluation.report.metrics] == ["exact_match", "rouge_l"]
+    parts.world.task_type, parts.world.metrics = "preference", ["preference_accuracy"]  # of a day when that was all
+    plan = await peers_of(parts.channel).plan(evaluator.Evaluation(model_version=model(2)), None)
+    assert plan.suite.metrics == ["preference_accuracy", "rouge_l", "exact_match"]
+    by_hand = evaluator.Suite(dataset_version=DATA, metrics=["preference_accuracy"])
+    plan = await peers_of(parts.channel).plan(evaluator.Evaluation(model_version=model(2)), by_hand)
+    assert plan.suite.metrics == ["preference_accuracy"]
 
 
 async def test_rows_can_be_paged_through(parts):

@@ -268,7 +268,7 @@ async def running(environ: dict[str, str], command: Sequence[str] = AGENT) -> As
             monotonic=lambda: time.monotonic() + made.skipped_s,
         )
         blobs = open_store(settings.blobs_url, FileKek.load(settings.kek_path, home=settings.home))
-        planning = Planning(inputs.resolve, datasets, models, blobs)
+        planning = Planning(inputs.resolve_unjudged, datasets, models, blobs)
         servicer = TrainingJobServicer(database, inputs.resolve, inputs.admit, jobs, planning, blobs)
         servicers = [
             (trainer.add_TrainingJobServiceServicer_to_server, servicer),

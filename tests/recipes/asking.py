@@ -23,8 +23,8 @@ def undecided(blank: Path, folder: Path, right: float = 0.4, steps: int = 60, ra
     """The base `blank` taught by rows of which only a part is right."""
     import torch
 
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.conversations import tokenize
+    from services.trainer.recipes.data.conversations import tokenize
+    from services.trainer.recipes.models.base_model import load_base
 
     tokenizer, model = load_base(blank)
     taught = [tokenize(tokenizer, row["messages"]) for row in asks(count=192, right=right)]

@@ -1,8 +1,9 @@
 """A tiny base model, pretrained once, for the recipes to tune."""
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.recipes.asking import undecided
 from tests.recipes.bert import tiny_bert
 from tests.recipes.jobs import SHAPE, conversations, make_job, texts
+from tests.recipes.sharing import Alone
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,7 @@ def recipes() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def pretrained(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The job directory of a finished pretraining."""
-    from services.trainer.recipes.jobdir import run_recorded
+    from services.trainer.recipes.job.jobdir import run_recorded
 
     parameters = {
         "shape": SHAPE,
@@ -44,7 +46,7 @@ def blank(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
     """The folder of a base that knows nothing: the same weights on every machine, as nothing was summed for them."""
     from transformers import set_seed
 
-    from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
+    from services.trainer.recipes.models.fresh_model import ModelShape, fresh_model, train_tokenizer
 
     folder, shape = tmp_path_factory.mktemp("blank"), ModelShape(**SHAPE)
     tokenizer = train_tokenizer([row["text"] for row in texts()], shape)
@@ -58,6 +60,39 @@ def blank(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
 def bert(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a BERT that knows nothing."""
     return tiny_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def embedding(recipes: SimpleNamespace) -> ModuleType:
+    """The recipe, with the packages that others hid in this process."""
+    for name in ("scipy", "sentence_transformers", "sklearn"):
+        if sys.modules.get(name, name) is None:
+            del sys.modules[name]
+    from services.trainer.recipes import embedding
+
+    return embedding
+
+
+@pytest.fixture(scope="session")
+def shareable(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base that knows nothing, of two layers and as many key heads as others."""
+    from transformers import set_seed
+
+    from services.trainer.recipes.models.fresh_model import ModelShape, fresh_model, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("shareable")
+    shape = ModelShape(**{**SHAPE, "layers": 2, "kv_heads": 2})
+    tokenizer = train_tokenizer([row["text"] for row in texts()], shape)
+    set_seed(1)
+    fresh_model(tokenizer, shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alone(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """What one process makes of a job, made once: `alone(base, "sft", lora={…})`."""
+    return Alone(tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture
@@ -86,9 +121,19 @@ def wavering(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return undecided(blank, tmp_path_factory.mktemp("undecided"))
 
 
+@pytest.fixture(scope="session")
+def leaning(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a base that knows what the questions of `asks` are about and answers about half of them right.
+
+    To `wavering` all questions are one: what an adapter, which leaves embeddings as they are, could make likelier there
+    would first have to be found.
+    """
+    return undecided(blank, tmp_path_factory.mktemp("leaning"), right=0.6, steps=150)
+
+
 @pytest.fixture
 def asked_job(wavering: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Makes a job directory on `wavering`, for answers of at most eight tokens."""
+    """Makes a job directory on `wavering` or another base, for answers of at most eight tokens."""
 
     def make(
         recipe: str,
@@ -96,12 +141,13 @@ def asked_job(wavering: Path, tmp_path: Path) -> Callable[..., Path]:
         validation: Iterable[dict[str, Any]] = (),
         *,
         name: str = "job",
+        base: Path = wavering,
         optimization: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> Path:
         given = {"learning_rate": 0.003, "batch_size": 16, "max_steps": 3, **(optimization or {})}
         parameters = {"optimization": given, "max_new_tokens": 8, "max_length": 64, **parameters}
-        return make_job(tmp_path / name, recipe, parameters, rows, base=wavering, validation=validation)
+        return make_job(tmp_path / name, recipe, parameters, rows, base=base, validation=validation)
 
     return make
 

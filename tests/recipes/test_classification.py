@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from services.evaluator.metrics.labels import MacroF1, MicroF1, subset_accuracy
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import run_recorded
-from services.trainer.recipes.rows import Classified
+from services.trainer.recipes.data.rows import Classified
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.bert import classified, several
 from tests.recipes.jobs import LABELS, command, digests, make_job, progress, result
 
@@ -183,7 +183,7 @@ def test_what_cannot_work_is_named(recipe: Any, job: Make, rows: Any, parameters
 
 
 def test_a_base_without_such_a_head_is_named(bert: Path, tmp_path: Path) -> None:
-    from services.trainer.recipes.encoders import load_classifier, load_tokenizer
+    from services.trainer.recipes.models.encoders import load_classifier, load_tokenizer
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(BadInput, match="no tokenizer that can be loaded"):
@@ -193,7 +193,7 @@ def test_a_base_without_such_a_head_is_named(bert: Path, tmp_path: Path) -> None
 
 
 def test_what_pads_ends_no_text(recipe: Any, blank: Path) -> None:
-    from services.trainer.recipes.encoders import choose_pad, load_classifier, load_tokenizer
+    from services.trainer.recipes.models.encoders import choose_pad, load_classifier, load_tokenizer
 
     tokenizer, model = load_tokenizer(blank), load_classifier(blank, ["a", "b"])
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.recipes import device
-from services.trainer.recipes.failures import BadInput
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.models import device
 from services.trainer.refusals import device_told
 
 #: What torch_npu does to torch, as far as recipes ask for it.
@@ -36,7 +36,7 @@ hooks = Hooks()
 torch._C._acc.register_python_privateuseone_hook(hooks)
 """
 ASKED = """
-from services.trainer.recipes import device
+from services.trainer.recipes.models import device
 print(device.device_type(), device.bfloat16_here(), device.pins_memory(), device.accelerator().__name__)
 """
 

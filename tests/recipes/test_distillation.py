@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, run_recorded
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, run_recorded
 from tests.recipes import losses
 from tests.recipes.jobs import LABELS, command, conversations, digests, make_job, progress, result
 
@@ -89,7 +89,7 @@ def exact(folder: Path, base: Path | None = None) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from services.trainer.recipes.conversations import prompt_ids
+    from services.trainer.recipes.data.conversations import prompt_ids
 
     tokenizer = AutoTokenizer.from_pretrained(base or folder)
     model = AutoModelForCausalLM.from_pretrained(base or folder)
@@ -157,9 +157,9 @@ def test_the_loss_is_the_papers(
     from datasets import Dataset
 
     from services.trainer.recipes import distillation
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.conversations import IGNORED
-    from services.trainer.recipes.rows import read_conversations
+    from services.trainer.recipes.data.conversations import IGNORED
+    from services.trainer.recipes.data.rows import read_conversations
+    from services.trainer.recipes.models.base_model import load_base
 
     job = JobDir(gkd_job(*((blank, louder) if places == "rotary" else absolute)))
     tokenizer, model = load_base(job.base)
@@ -257,7 +257,7 @@ def test_a_teacher_is_cut_to_the_tokens_that_there_are(gkd_job: Make, blank: Pat
     from transformers import AutoModelForCausalLM
 
     from services.trainer.recipes import distillation
-    from services.trainer.recipes.base_model import load_base
+    from services.trainer.recipes.models.base_model import load_base
 
     job = JobDir(gkd_job(blank, louder))
     wide = AutoModelForCausalLM.from_pretrained(louder)

@@ -1,14 +1,13 @@
 """Recipes shared out among two processes: the same losses as one, what each held, and how they end together."""
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,55 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-import services
-from tests.recipes.jobs import SHAPE, command, conversations, make_job, preferences, progress, result, texts
+from tests.recipes.jobs import command, progress, result
+from tests.recipes.sharing import BATCH, KINDS, ROOT, Alone, check_held, check_same, job_on, launch, train
 
 pytestmark = pytest.mark.training
-ROOT = Path(services.__file__).parents[1]
-MODULES = {"sft": "sft", "pretrain": "pretrain", "dpo": "preference"}
-
-
-def of_all_lengths(count: int = 48) -> list[dict[str, Any]]:
-    """Conversations whose answers grow, so that each batch has a length of its own."""
-    rows = conversations(count)
-    for i, row in enumerate(rows):
-        row["messages"][1]["content"] += " now" * (i // 6)
-    return rows
-
-
-ROWS = {"sft": of_all_lengths, "pretrain": texts, "dpo": preferences}
-#: Of one device; two that have rows of their own take half each.
-BATCH = 8
-KINDS: dict[str, dict[str, Any]] = {
-    "ddp": {"sharding": "SHARDING_DDP"},
-    "zero1": {"sharding": "SHARDING_ZERO1"},
-    "zero2": {"sharding": "SHARDING_ZERO2"},
-    "zero3": {"sharding": "SHARDING_ZERO3"},
-    "zero2-offload": {"sharding": "SHARDING_ZERO2", "offload_optimizer": True},
-    "zero3-offload": {"sharding": "SHARDING_ZERO3", "offload_optimizer": True, "offload_weights": True},
-    "fsdp": {"sharding": "SHARDING_FSDP"},
-    "tensor": {"tensor_parallel_size": 2},
-    "ulysses": {"sequence_parallel_size": 2},
-    "ulysses-zero3": {"sequence_parallel_size": 2, "sharding": "SHARDING_ZERO3"},
-    "ulysses-fsdp": {"sequence_parallel_size": 2, "sharding": "SHARDING_FSDP"},
-}
-ENGINES = {"ddp": "DistributedDataParallel", "fsdp": "FSDPQwen3ForCausalLM", "tensor": "Qwen3ForCausalLM"}
-
-
-@pytest.fixture(scope="module")
-def shareable(recipes: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a base that knows nothing, of two layers and as many key heads as others."""
-    from transformers import set_seed
-
-    from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
-
-    folder = tmp_path_factory.mktemp("shareable")
-    shape = ModelShape(**{**SHAPE, "layers": 2, "kv_heads": 2})
-    tokenizer = train_tokenizer([row["text"] for row in texts()], shape)
-    set_seed(1)
-    fresh_model(tokenizer, shape).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -72,116 +26,18 @@ def job_of(shareable: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes a job: `job_of("name", "sft", {"devices": 2})`."""
 
     def make(name: str, recipe: str = "sft", distribution: dict[str, Any] | None = None, **parameters: Any) -> Path:
-        told = distribution or {}
-        alone = not told or "tensor_parallel_size" in told or "sequence_parallel_size" in told
-        given: dict[str, Any] = {
-            "optimization": {"learning_rate": 0.01, "batch_size": BATCH if alone else BATCH // 2, "max_steps": 4},
-            "checkpoint_every_steps": 2,
-            "max_length": 32 if recipe == "pretrain" else 128,
-            **({} if "lora" in parameters else {"full": {}}),
-            **parameters,
-        }
-        if told:
-            given["distribution"] = {"devices": 2, **told}
-        return make_job(
-            tmp_path / name, recipe, given, ROWS[recipe](), base=shareable, validation=ROWS[recipe](count=5)
-        )
+        told = {"devices": 2, **(distribution or {})}
+        shares = told["devices"] // told.get("tensor_parallel_size", 1) // told.get("sequence_parallel_size", 1)
+        return job_on(shareable, tmp_path / name, recipe, shares, distribution=told, **parameters)
 
     return make
-
-
-def launch(job: Path, recipe: str = "sft") -> "subprocess.Popen[bytes]":
-    """The recipe of a job as the agent starts it; it takes a thread for each rank."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
-    module = [sys.executable, "-m", f"services.trainer.recipes.{MODULES[recipe]}", str(job)]
-    shared = [sys.executable, "-m", "services.trainer.recipes.ranks", *module]
-    spec = json.loads((job / "spec.json").read_text())
-    with (job / "log.txt").open("ab") as log:
-        return subprocess.Popen(shared if "distribution" in spec["parameters"] else module, env=environ, stderr=log)
-
-
-def train(job: Path, recipe: str = "sft") -> dict[str, Any]:
-    process = launch(job, recipe)
-    try:
-        status = process.wait()
-    finally:
-        process.kill()
-    assert status == 0, (job / "log.txt").read_text()[-4000:]
-    return result(job)
-
-
-@pytest.fixture(scope="module")
-def alone(shareable: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The job of a recipe that one process trained, each once."""
-    from services.trainer.recipes.jobdir import run_recorded
-
-    made: dict[str, Path] = {}
-
-    def of(recipe: str, **parameters: Any) -> Path:
-        if (key := json.dumps([recipe, parameters])) not in made:
-            given = {
-                "optimization": {"learning_rate": 0.01, "batch_size": BATCH, "max_steps": 4},
-                "checkpoint_every_steps": 2,
-                "max_length": 32 if recipe == "pretrain" else 128,
-                **({} if "lora" in parameters else {"full": {}}),
-                **parameters,
-            }
-            folder = tmp_path_factory.mktemp("alone") / "job"
-            made[key] = make_job(
-                folder, recipe, given, ROWS[recipe](), base=shareable, validation=ROWS[recipe](count=5)
-            )
-            module = import_module(f"services.trainer.recipes.{MODULES[recipe]}")
-            assert run_recorded(made[key], module.train) == 0
-        return made[key]
-
-    return of
-
-
-def check_same(job: Path, other: Path) -> None:
-    """The same losses and gradients, and files with the same weights."""
-    from safetensors.torch import load_file
-
-    for figure in ("loss", "grad_norm"):
-        said, expected = ([line[figure] for line in progress(each, "step")] for each in (job, other))
-        assert said == pytest.approx(expected, abs=1e-5), figure
-    found, expected = ([line["loss"] for line in progress(each, "eval")] for each in (job, other))
-    assert found == pytest.approx(expected, rel=0.02)  # a mean over batches, which are others
-    files = sorted(file.name for file in (other / "out" / "model").glob("*.safetensors"))
-    assert files == sorted(file.name for file in (job / "out" / "model").glob("*.safetensors"))
-    for name in files:
-        ours, theirs = (load_file(each / "out" / "model" / name) for each in (job, other))
-        assert ours.keys() == theirs.keys()
-        for key, weight in theirs.items():
-            assert (ours[key] - weight).abs().max().item() < 1e-5, key
-
-
-def check_held(ranks: list[dict[str, Any]], kind: str) -> None:
-    """Each process held the share that its kind leaves it."""
-    told = KINDS[kind]
-    engine = "tensor" if kind == "tensor" else told.get("sharding", "ddp").removeprefix("SHARDING_").lower()
-    stage = int(engine[-1]) if engine.startswith("zero") else 0
-    whole = ranks[0]["model_weights"]
-    half = whole // 2
-    assert [each["rank"] for each in ranks] == [0, 1] and len({each["process_id"] for each in ranks}) == 2
-    batches = {each["first_batch"] for each in ranks}
-    assert len(batches) == (1 if kind == "tensor" else 2)
-    for each in ranks:
-        assert each["engine"] == ENGINES.get(engine, "DeepSpeedEngine") and each["zero_stage"] == stage
-        # A norm is too small to be shared by tensor parallelism.
-        weights = whole if engine in ("ddp", "zero1", "zero2") else half
-        assert weights <= each["weights"] <= weights + 200, each
-        states = 2 * (whole if engine == "ddp" else half)
-        assert states <= each["optimizer_states"] <= states + 400, each
-        assert 0 < each["gradients"] <= (whole if engine == "ddp" else half + 200), each
-        parts = told.get("sequence_parallel_size", 1)
-        assert each["sequence_length"] * parts == each["row_length"] > 0
 
 
 def test_the_length_of_the_first_batch_is_kept_though_a_loader_is_ahead(recipes: SimpleNamespace) -> None:
     import torch
     from accelerate.data_loader import prepare_data_loader, skip_first_batches
 
-    from services.trainer.recipes.sequences import Parts
+    from services.trainer.recipes.distributed.sequences import Parts
 
     def collate(rows: list[Any]) -> dict[str, Any]:
         return {"input_ids": torch.stack(rows), "labels": torch.stack(rows)}
@@ -195,8 +51,53 @@ def test_the_length_of_the_first_batch_is_kept_though_a_loader_is_ahead(recipes:
         assert first["input_ids"].shape[1] * 2 == parts.first == length
 
 
+@pytest.mark.parametrize("by_length", [False, True], ids=["drawn", "by length"])
+@pytest.mark.parametrize("skipped", range(5))
+def test_an_epoch_that_goes_on_has_the_order_that_it_began_with(
+    recipes: SimpleNamespace, by_length: bool, skipped: int
+) -> None:
+    """Of two processes, as transformers 5.19 tells an epoch to what accelerate 1.15 makes of their rows."""
+    from accelerate.data_loader import skip_first_batches
+
+    orders = []
+    for process in (0, 1):
+        whole, later = loader_of(process, by_length), loader_of(process, by_length)
+        epochs = [drawn(whole, epoch) for epoch in range(3)]
+        assert drawn(skip_first_batches(later, skipped), 1) == epochs[1][skipped:]
+        assert drawn(later, 2) == epochs[2]
+        orders.append(epochs)
+    for first, second in zip(*orders, strict=True):
+        seen = [row for batch in (*first, *second) for row in batch]
+        assert len(first) == len(second) == 5 and sorted(seen) == list(range(20))
+    assert len({str(epoch) for epoch in orders[0]}) == 3
+
+
+def loader_of(process: int, by_length: bool) -> Any:
+    """What one of two processes draws its batches of two of 20 rows from."""
+    import torch
+    from accelerate.data_loader import prepare_data_loader
+
+    from services.trainer.recipes.distributed.shared import take_whole_batches
+    from services.trainer.recipes.learning.bucketing import ByLength
+
+    rows = list(range(20))
+    sampler = ByLength(2, [row % 7 + 1 for row in rows], 7) if by_length else torch.utils.data.RandomSampler(rows)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, sampler=sampler, collate_fn=list)
+    given = {"num_processes": 2, "process_index": process, "put_on_device": False, "data_seed": 7}
+    trainer = SimpleNamespace(args=SimpleNamespace())
+    trainer.get_train_dataloader = lambda: prepare_data_loader(loader, use_seedable_sampler=True, **given)
+    take_whole_batches(trainer)
+    return trainer.get_train_dataloader()
+
+
+def drawn(loader: Any, epoch: int) -> list[list[int]]:
+    """The batches of an epoch, as a trainer begins it."""
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
 def test_processes_with_the_same_rows_are_found_out_unless_rows_repeat(recipes: SimpleNamespace) -> None:
-    from services.trainer.recipes.held import Held, have_own_rows
+    from services.trainer.recipes.distributed.held import Held, have_own_rows
 
     def ranks(*batches: str) -> list[Held]:
         names = [name for name in Held.__dataclass_fields__ if name != "first_batch"]
@@ -208,12 +109,12 @@ def test_processes_with_the_same_rows_are_found_out_unless_rows_repeat(recipes: 
 
 
 def test_zero2_trains_as_one_process_does_and_each_held_its_share(
-    alone: Callable[..., Path], job_of: Callable[..., Path]
+    shareable: Path, alone: Alone, job_of: Callable[..., Path]
 ) -> None:
     job = job_of("job", "sft", KINDS["zero2"])
     said = train(job)
-    check_same(job, alone("sft"))
-    check_held(said["ranks"], "zero2")
+    check_same(job, alone(shareable, "sft"))
+    check_held(said, "zero2")
     assert said["settings"]["effective_batch_size"] == str(BATCH) and said["metrics"]["rows_left_over"] == 0
     assert not (job / "ranks").exists() and len(progress(job, "checkpoint")) == 1
 
@@ -221,36 +122,39 @@ def test_zero2_trains_as_one_process_does_and_each_held_its_share(
 @pytest.mark.prove
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zero2"])
 def test_every_kind_trains_as_one_process_does(
-    kind: str, alone: Callable[..., Path], job_of: Callable[..., Path]
+    kind: str, shareable: Path, alone: Alone, job_of: Callable[..., Path]
 ) -> None:
     from transformers import AutoModelForCausalLM
 
     job = job_of("job", "sft", KINDS[kind])
     said = train(job)
-    check_same(job, alone("sft"))
-    check_held(said["ranks"], kind)
+    check_same(job, alone(shareable, "sft"))
+    check_held(said, kind)
     if kind == "tensor":  # both had all rows, which count once
-        assert said["metrics"]["tokens"] == result(alone("sft"))["metrics"]["tokens"]
+        assert said["metrics"]["tokens"] == result(alone(shareable, "sft"))["metrics"]["tokens"]
     AutoModelForCausalLM.from_pretrained(job / "out" / "model")
-    assert len((job / "parity.jsonl").read_text().splitlines()) == 5
+    assert len((job / "parity.jsonl").read_text().splitlines()) == BATCH
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize(
-    ("recipe", "kind"), [("sft", "ddp"), ("sft", "zero3"), ("sft", "fsdp"), ("dpo", "ddp"), ("dpo", "zero2")]
+    ("recipe", "kind"),
+    [("sft", "ddp"), ("sft", "zero3"), ("sft", "fsdp"), ("dpo", "ddp"), ("dpo", "zero2"), ("kto", "ddp")],
 )
-def test_adapters_too(recipe: str, kind: str, alone: Callable[..., Path], job_of: Callable[..., Path]) -> None:
+def test_adapters_too(recipe: str, kind: str, shareable: Path, alone: Alone, job_of: Callable[..., Path]) -> None:
     job = job_of("job", recipe, KINDS[kind], lora={"rank": 4})
-    train(job, recipe)
-    check_same(job, alone(recipe, lora={"rank": 4}))
+    train(job)
+    check_same(job, alone(shareable, recipe, lora={"rank": 4}))
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("kind", ["zero3", "ulysses"])
-def test_models_from_nothing_but_text_too(kind: str, alone: Callable[..., Path], job_of: Callable[..., Path]) -> None:
+def test_models_from_nothing_but_text_too(
+    kind: str, shareable: Path, alone: Alone, job_of: Callable[..., Path]
+) -> None:
     job = job_of("job", "pretrain", KINDS[kind])
-    train(job, "pretrain")
-    check_same(job, alone("pretrain"))
+    train(job)
+    check_same(job, alone(shareable, "pretrain"))
 
 
 @pytest.mark.prove
@@ -266,6 +170,24 @@ def test_a_pause_ends_all_in_the_same_step_and_what_goes_on_is_bit_equal(
     (job / "control.json").unlink()
     assert train(job)["outcome"] == "succeeded"
     assert [line["loss"] for line in progress(job, "step")] == [line["loss"] for line in progress(whole, "step")]
+    for file in sorted((whole / "out" / "model").glob("*.safetensors")):
+        assert file.read_bytes() == (job / "out" / "model" / file.name).read_bytes()
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("performance", [{}, {"group_by_length": True}], ids=["drawn", "by length"])
+def test_what_goes_on_in_the_midst_of_a_later_epoch_is_bit_equal(
+    performance: dict[str, Any], job_of: Callable[..., Path]
+) -> None:
+    """Epochs are of six updates, and the newest checkpoint is of the eighth."""
+    plan = {"learning_rate": 0.01, "batch_size": BATCH // 2, "max_steps": 13}
+    given = {"optimization": plan, "checkpoint_every_steps": 8, "performance": performance}
+    whole, job = (job_of(name, "sft", KINDS["ddp"], **given) for name in ("whole", "job"))
+    train(whole)
+    shutil.copytree(whole / "checkpoints", job / "checkpoints")
+    train(job)
+    later = [line["loss"] for line in progress(job, "step")]
+    assert len(later) == 5 and later == [line["loss"] for line in progress(whole, "step")][8:]
     for file in sorted((whole / "out" / "model").glob("*.safetensors")):
         assert file.read_bytes() == (job / "out" / "model" / file.name).read_bytes()
 

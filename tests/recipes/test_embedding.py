@@ -1,14 +1,13 @@
 """Embedding: it learns what fits, its vectors are what anybody computes from the files, and its loss is InfoNCE."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.bert import FITS, THINGS, fitting
 from tests.recipes.jobs import command, digests, make_job, progress, result
 
@@ -17,13 +16,8 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 Make = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def recipe(bert: Path) -> Any:
-    for name in ("scipy", "sentence_transformers", "sklearn"):
-        if sys.modules.get(name, name) is None:
-            del sys.modules[name]  # a recipe that has no need of it hid it in this process
-    from services.trainer.recipes import embedding
-
+@pytest.fixture
+def recipe(embedding: Any) -> Any:
     return embedding
 
 
@@ -164,7 +158,7 @@ def test_a_base_keeps_its_pooling(recipe: Any, job: Make) -> None:
     made = job(fitting())
     pooling = made / "in" / "base" / "1_Pooling"
     pooling.mkdir()
-    from services.trainer.recipes.jobdir import JobDir
+    from services.trainer.recipes.job.jobdir import JobDir
 
     for said, mode in (
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),

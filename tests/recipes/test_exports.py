@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from services.trainer.exporting import QUANTIZATION_PYTHON
-from services.trainer.recipes.jobdir import JobDir, run_recorded
+from services.trainer.recipes.job.jobdir import JobDir, run_recorded
+from tests import llama_cpp
+from tests.node_client import InstallFailed, NotHere, fill
 from tests.recipes.bert import FITS, classified, fitting
-from tests.recipes.jobs import conversations, make_job, progress, result
+from tests.recipes.jobs import SHAPE, conversations, make_job, progress, result
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -118,7 +120,7 @@ def test_weights_that_are_others_than_the_sources_are_no_export(job: Make) -> No
     import torch
 
     from services.trainer.recipes.exports import drift, llama, source, weights
-    from services.trainer.recipes.failures import RecipeError
+    from services.trainer.recipes.job.failures import RecipeError
 
     folder = JobDir(job("merged"))
     found = source.load(folder, "sft")
@@ -142,7 +144,7 @@ def test_a_graph_of_small_vectors_is_held_to_their_size_and_to_the_worst_of_them
     import torch
 
     from services.trainer.recipes.exports import graph
-    from services.trainer.recipes.failures import RecipeError
+    from services.trainer.recipes.job.failures import RecipeError
 
     torch.manual_seed(1)
     theirs = torch.randn(50, 8) * 1e-3
@@ -211,7 +213,6 @@ def test_a_gguf_file_holds_the_weights_by_an_independent_reader(
     assert 0 < found["log_prob_drift"] < drift and found["top1_agreement"] > 0.9
     assert found["size_ratio"] < (0.6 if bits == 16 else 0.4)  # the tokenizer is in it
     assert result(folder)["artifact"]["kind"] == "package"
-    assert "llama.cpp has no name" in result(folder)["environment"]["tokenizer_note"]
     whole = job("merged", name="merged")
     assert run_recorded(whole, merge.export) == 0
     ours = AutoModelForCausalLM.from_pretrained(whole / "out" / "model", dtype="float32")
@@ -222,6 +223,112 @@ def test_a_gguf_file_holds_the_weights_by_an_independent_reader(
     ids = torch.tensor([[7, 50, 60, 70, 80]])
     apart = (theirs(ids).logits.log_softmax(-1) - ours(ids).logits.log_softmax(-1)).abs().mean()
     assert apart.item() < drift
+
+
+@pytest.fixture(scope="session")
+def llama_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What asks llama.cpp; a test that wants it is skipped where there is no Node.js, and fails where npm does."""
+    try:
+        return llama_cpp.install(tmp_path_factory.mktemp("llama-cpp"))
+    except NotHere as missing:
+        pytest.skip(str(missing))
+
+
+def test_npm_that_cannot_install_is_no_reason_to_skip(tmp_path: Path) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho no registry >&2\nexit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(InstallFailed, match="no registry"):
+        fill(str(npm), tmp_path)
+    assert not issubclass(InstallFailed, NotHere)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("kind", "bits", "drift", "undecided"),
+    [("adapter", 16, 2e-4, 0.02), ("adapter", 8, 3e-3, 0.03), ("llama", 16, 3e-3, 0.05), ("llama", 8, 6e-2, 0.2)],
+)  # in nats, twice what was measured: llama.cpp rounds what goes into Q8_0 too
+def test_llama_cpp_answers_what_the_version_answers(
+    job: Make, llama_base: Path, adapter: Path, llama_script: Path, kind: str, bits: int, drift: float, undecided: float
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from services.trainer.recipes.data.conversations import prompt_ids
+    from services.trainer.recipes.exports import llama
+
+    folder = job("gguf", base=llama_base if kind == "llama" else None, bits=bits)
+    assert run_recorded(folder, llama.export) == 0
+    assert "tokenizer_note" not in result(folder)["environment"]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "in" / "base")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "in" / "base", dtype="float32")
+    if kind == "adapter":
+        model = PeftModel.from_pretrained(model, adapter)
+    file, asked = folder / "out" / "model" / llama.FILE, [row["messages"][:1] for row in conversations(6)]
+    texts = [tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in asked]
+    compared = 0
+    for messages, made in zip(asked, llama_cpp.ask(llama_script, {file: texts}, 16)[file], strict=True):
+        assert made.tokens == prompt_ids(tokenizer, messages)
+        with torch.no_grad():
+            theirs = model(input_ids=torch.tensor([made.tokens + made.answer])).logits[0].log_softmax(-1)
+        ours = torch.tensor(made.logits).log_softmax(-1)
+        assert (ours - theirs[: len(ours)]).abs().mean().item() < drift
+        for token, there in zip(made.answer, theirs[len(ours) - 1 :], strict=False):
+            first, second = there.topk(2).values.tolist()
+            if first - second > undecided:  # closer than that there is no right answer
+                assert token == there.argmax().item()
+                compared += 1
+    assert compared > 40
+
+
+@pytest.mark.prove
+def test_llama_cpp_splits_texts_as_each_tokenizer_does_that_it_has_a_name_for(
+    recipes: Any, llama_script: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from services.trainer.recipes.exports import llama
+    from services.trainer.recipes.exports.source import Source
+    from services.trainer.recipes.models.fresh_model import ModelShape, fresh_model
+    from tests.recipes.splitting import HARD, WHOLE, tokenizers
+
+    shape, files = ModelShape(**SHAPE), {}
+    made = dict(tokenizers())
+    assert [name for name, each in made.items() if WHOLE in each.tokenize(HARD[0])] == ["llama-bpe"]
+    for name, tokenizer in made.items():
+        torch.manual_seed(1)
+        model, files[name] = fresh_model(tokenizer, shape), tmp_path / f"{name}.gguf"
+        words = llama.words_of(tokenizer, model.config.vocab_size)
+        assert (words.split, words.note) == (name, "")
+        llama.write(files[name], Source(tokenizer, model, "float32", 0), words, 16)
+    told = llama_cpp.ask(llama_script, dict.fromkeys(files.values(), HARD), 0)
+    for name, tokenizer in made.items():
+        for text, found in zip(HARD, told[files[name]], strict=True):
+            assert found.tokens == tokenizer(text, add_special_tokens=False).input_ids, (name, text)
+
+
+def test_a_chat_template_renders_the_same_without_what_only_training_wants(blank: Path) -> None:
+    from jinja2 import Environment
+    from transformers import AutoTokenizer
+
+    from services.trainer.recipes.exports.words import spoken
+
+    tokenizer = AutoTokenizer.from_pretrained(blank)
+    messages = [*conversations(1)[0]["messages"], {"role": "user", "content": "and\n now?"}]
+    plain = Environment(trim_blocks=True, lstrip_blocks=True)
+    for template in (
+        tokenizer.chat_template,
+        "{% for m in messages %}\n {% generation %}\n  {{ m.content }} {%+ endgeneration %}\n{% endfor %}",
+    ):
+        assert "generation -" in template or "generation %" in template
+        for asking in (True, False):
+            wanted = tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=asking
+            )
+            made = plain.from_string(spoken(template)).render(messages=messages, add_generation_prompt=asking)
+            assert made == wanted
 
 
 def test_an_index_finds_documents_exactly_and_names_their_rows_without_their_text(job: Make, encoder: Path) -> None:

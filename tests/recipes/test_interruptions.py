@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.jobs import command, digests, progress, result
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -64,7 +64,7 @@ def test_killed_and_resumed_gives_the_same_weights(recipes: SimpleNamespace, sft
 
 
 def test_a_checkpoint_with_a_cut_file_is_not_resumed_from(tmp_path: Path) -> None:
-    from services.trainer.recipes.checkpoints import newest, seal
+    from services.trainer.recipes.job.checkpoints import newest, seal
 
     for step in (5, 10):
         folder = tmp_path / f"checkpoint-{step}"

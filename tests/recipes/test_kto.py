@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes import losses
 from tests.recipes.jobs import command, digests, feedback, progress, result, write_rows
 
@@ -43,10 +43,10 @@ def test_the_loss_is_the_papers(kto: Any, blank: Path, tmp_path: Path, knobs: di
     import torch
     from datasets import Dataset
 
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.pairs import answer
-    from services.trainer.recipes.rows import read_feedback
-    from services.trainer.recipes.tuning import adapter_config
+    from services.trainer.recipes.data.pairs import answer
+    from services.trainer.recipes.data.rows import read_feedback
+    from services.trainer.recipes.models.base_model import load_base
+    from services.trainer.recipes.models.tuning import adapter_config
 
     write_rows(tmp_path / "rows.jsonl", feedback(count=8))
     (tokenizer, model), (_, base) = load_base(blank), load_base(blank)
@@ -102,7 +102,7 @@ def test_a_paused_run_ends_as_an_unbroken_one(kto: Any, answers_job: Make) -> No
 
 
 def test_each_prompt_meets_the_answer_to_another_of_its_batch(kto: Any) -> None:
-    from services.trainer.recipes.pairs import Answer
+    from services.trainer.recipes.data.pairs import Answer
 
     rows = [(Answer([i], [10 + i], ""), True) for i in range(7)]
     met = [row["KL_completion_ids"][0] - 10 for row in kto.columns(rows, 3)]

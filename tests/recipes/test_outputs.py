@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.trainer.recipes.environment import lock_digest
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.environment import lock_digest
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.jobs import conversations, digests, make_job, progress, result, texts
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -20,8 +20,8 @@ def assert_parity_equals_reload(job: Path, base: Path | None) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from services.trainer.recipes.conversations import prompt_ids
-    from services.trainer.recipes.parity import greedy
+    from services.trainer.recipes.data.conversations import prompt_ids
+    from services.trainer.recipes.learning.parity import greedy
 
     out = job / "out" / "model"
     tokenizer = AutoTokenizer.from_pretrained(base or out)

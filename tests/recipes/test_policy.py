@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.asking import asks
 from tests.recipes.jobs import LABELS, command, digests, progress, result
 
@@ -79,6 +79,21 @@ def test_held_out_prompts_come_to_be_answered_right(train: Any, asked_job: Make,
     assert len((job / "parity.jsonl").read_text().splitlines()) == 8
 
 
+@pytest.mark.prove
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_an_adapter_learns_by_the_defaults(train: Any, asked_job: Make, leaning: Path, method: str) -> None:
+    plan = {"learning_rate": None, "batch_size": None, "max_steps": None}
+    rows = asks(count=384 if method == "rloo" else 192)
+    job = asked_job(method, rows, asks(start=400), base=leaning, optimization=plan, rewards=RIGHT)
+    assert run_recorded(job, train) == 0, result(job)["error"]
+    found = result(job)["metrics"]
+    assert found["steps"] == 48 and result(job)["settings"]["learning_rate"] == "0.0018"
+    assert found["eval_reward_before"] < 0.6
+    assert found["eval_reward"] > found["eval_reward_before"] + 0.2
+    assert 0.01 < found["eval_kl"] < 1 and 2 < found["eval_completion_length"] < 8
+    assert result(job)["artifact"]["kind"] == "adapter"
+
+
 @pytest.fixture(scope="session")
 def scorer(blank: Path, recipes: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a reward model that was never taught."""
@@ -93,11 +108,11 @@ def scorer(blank: Path, recipes: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_a_reward_model_scores_conversations_as_it_was_trained_to(asked_job: Make, scorer: Path) -> None:
-    from services.trainer.recipes.conversations import tokenize
-    from services.trainer.recipes.failures import BadInput
-    from services.trainer.recipes.jobdir import JobDir
+    from services.trainer.recipes.data.conversations import tokenize
+    from services.trainer.recipes.job.failures import BadInput
+    from services.trainer.recipes.job.jobdir import JobDir
+    from services.trainer.recipes.reinforcement.reward_model import RewardModel
     from services.trainer.recipes.reward import scores
-    from services.trainer.recipes.reward_model import RewardModel
 
     job = asked_job("grpo", asks(count=2))
     shutil.copytree(scorer, job / "in" / "reward")

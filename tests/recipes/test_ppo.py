@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.asking import asks
 from tests.recipes.jobs import digests, progress, result
 
@@ -31,7 +31,7 @@ def ppo(recipes: Any) -> Any:
 def test_advantages_look_ahead_as_the_paper_says(recipes: Any) -> None:
     import torch
 
-    from services.trainer.recipes import proximal
+    from services.trainer.recipes.reinforcement import proximal
 
     rewards = torch.tensor([[0.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
     values = torch.tensor([[0.5, 0.2, 0.1], [1.0, 0.5, 9.0]])
@@ -51,7 +51,7 @@ def test_advantages_look_ahead_as_the_paper_says(recipes: Any) -> None:
 def test_a_reward_comes_with_the_last_token_and_each_costs_its_distance(recipes: Any) -> None:
     import torch
 
-    from services.trainer.recipes import proximal
+    from services.trainer.recipes.reinforcement import proximal
 
     logs, base = torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[-1.5, -1.0, -9.0]])
     found = proximal.token_rewards(torch.tensor([2.0]), logs, base, torch.tensor([[1.0, 1.0, 0.0]]), beta=0.1)
@@ -61,7 +61,7 @@ def test_a_reward_comes_with_the_last_token_and_each_costs_its_distance(recipes:
 def test_what_moved_too_far_no_longer_counts(recipes: Any) -> None:
     import torch
 
-    from services.trainer.recipes import proximal
+    from services.trainer.recipes.reinforcement import proximal
 
     logs = torch.tensor([[math.log(1.5), math.log(0.5), math.log(1.1), 7.0]])
     gains, counted = torch.tensor([[1.0, -1.0, 2.0, 5.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
@@ -77,7 +77,7 @@ def test_what_moved_too_far_no_longer_counts(recipes: Any) -> None:
 def test_what_counts_is_whitened(recipes: Any) -> None:
     import torch
 
-    from services.trainer.recipes import proximal
+    from services.trainer.recipes.reinforcement import proximal
 
     found = proximal.whitened(torch.tensor([[1.0, 3.0], [5.0, 99.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
     spread = math.sqrt(8 / 3)
@@ -117,3 +117,16 @@ def test_held_out_prompts_come_to_be_answered_right(ppo: Any, asked_job: Make) -
     assert found["eval_kl"] > 0.05 and 2 < found["eval_completion_length"] < 8
     assert result(job)["artifact"]["kind"] == "full"
     assert len((job / "parity.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.prove
+def test_an_adapter_learns_by_the_defaults(ppo: Any, asked_job: Make, leaning: Path) -> None:
+    plan = {"learning_rate": None, "batch_size": None, "max_steps": None}
+    job = asked_job("ppo", asks(count=384), asks(start=400), base=leaning, optimization=plan, rewards=RIGHT)
+    assert run_recorded(job, ppo.train) == 0, result(job)["error"]
+    found = result(job)["metrics"]
+    assert found["steps"] == 48 and result(job)["settings"]["learning_rate"] == "0.0018"
+    assert found["eval_reward_before"] < 0.6
+    assert found["eval_reward"] > found["eval_reward_before"] + 0.2
+    assert 0.01 < found["eval_kl"] < 1 and 2 < found["eval_completion_length"] < 8
+    assert result(job)["artifact"]["kind"] == "adapter"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import run_recorded
-from services.trainer.recipes.rows import read_preferences
+from services.trainer.recipes.data.rows import read_preferences
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes import losses
 from tests.recipes.jobs import command, digests, preferences, progress, result, write_rows
 
@@ -68,9 +68,9 @@ def test_held_out_answers_come_to_be_preferred(train: Any, answers_job: Make, me
 def test_the_loss_is_the_papers(blank: Path, tmp_path: Path, method: str, knobs: dict[str, Any], tuner: str) -> None:
     import torch
 
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.pairs import pair
-    from services.trainer.recipes.rows import read_preferences
+    from services.trainer.recipes.data.pairs import pair
+    from services.trainer.recipes.data.rows import read_preferences
+    from services.trainer.recipes.models.base_model import load_base
 
     write_rows(tmp_path / "rows.jsonl", preferences(count=8))
     tokenizer, base = load_base(blank)
@@ -110,8 +110,8 @@ def moved_trainer(blank: Path, folder: Path, method: str, knobs: dict[str, Any],
     from datasets import Dataset
 
     from services.trainer.recipes import preference
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.tuning import adapter_config
+    from services.trainer.recipes.models.base_model import load_base
+    from services.trainer.recipes.models.tuning import adapter_config
 
     tokenizer, model = load_base(blank)
     arguments = {
@@ -187,8 +187,8 @@ def test_batches_hold_our_tokens_and_count_the_answers(blank: Path) -> None:
     from transformers import AutoTokenizer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    from services.trainer.recipes.pairs import check_counted, pair
-    from services.trainer.recipes.rows import Preference
+    from services.trainer.recipes.data.pairs import check_counted, pair
+    from services.trainer.recipes.data.rows import Preference
 
     tokenizer = AutoTokenizer.from_pretrained(blank)
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "my card?"}]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from services.evaluator.parity import compare
-from services.trainer.recipes.failures import Diverged
-from services.trainer.recipes.jobdir import JobDir
+from services.trainer.recipes.job.failures import Diverged
+from services.trainer.recipes.job.jobdir import JobDir
 
 pytestmark = [pytest.mark.training, pytest.mark.usefixtures("recipes"), pytest.mark.filterwarnings("ignore")]
 
@@ -38,7 +38,7 @@ class Engine:
 
 
 async def test_the_evaluator_reads_what_is_written(tmp_path):
-    from services.trainer.recipes.parity import Probe, write_probes
+    from services.trainer.recipes.learning.parity import Probe, write_probes
 
     messages = [{"role": "user", "content": "ä"}, {"role": "assistant", "content": "b"}]
     probes = [
@@ -57,7 +57,7 @@ async def test_the_evaluator_reads_what_is_written(tmp_path):
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_values_that_are_no_numbers_are_no_probe(tmp_path, values):
-    from services.trainer.recipes.parity import Probe, write_probes
+    from services.trainer.recipes.learning.parity import Probe, write_probes
 
     with pytest.raises(Diverged, match="no finite numbers"):
         write_probes(JobDir(tmp_path), [Probe("vector", {"input": "a"}, [1], values)])

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.trainer.recipes.failures import BadInput, explain
-from services.trainer.recipes.jobdir import run_recorded
-from services.trainer.recipes.rows import read_conversations
+from services.trainer.recipes.data.rows import read_conversations
+from services.trainer.recipes.job.failures import BadInput, explain
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.jobs import conversations, result
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -95,7 +95,7 @@ def test_the_loss_counts_the_answers_and_their_end_only(pretrained: Path) -> Non
     from transformers import AutoTokenizer
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from services.trainer.recipes.conversations import IGNORED, check_answers_only, tokenize
+    from services.trainer.recipes.data.conversations import IGNORED, check_answers_only, tokenize
 
     tokenizer = AutoTokenizer.from_pretrained(pretrained / "out" / "model")
     talk = [

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes import retrieval
-from services.trainer.recipes.jobdir import run_recorded
-from services.trainer.recipes.rows import Retrieval
+from services.trainer.recipes.data import retrieval
+from services.trainer.recipes.data.rows import Retrieval
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.bert import fitting
 from tests.recipes.jobs import command, digests, make_job, progress, result
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import run_recorded
+from services.trainer.recipes.job.jobdir import run_recorded
 from tests.recipes.jobs import command, digests, preferences, progress, result
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]

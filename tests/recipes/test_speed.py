@@ -3,13 +3,15 @@
 import math
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import JobDir, run_recorded
-from tests.recipes.jobs import conversations, digests, make_job, progress, result, texts
+from services.trainer.recipes.job.jobdir import JobDir, run_recorded
+from tests.recipes.jobs import conversations, digests, feedback, make_job, preferences, progress, result, texts
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 5, 30], list(range(20, 50))]
 
@@ -24,7 +26,7 @@ def model(blank: Path):
 def test_logits_of_a_document_among_others_are_those_of_it_alone(recipes: SimpleNamespace, model) -> None:
     import torch
 
-    from services.trainer.recipes import packing
+    from services.trainer.recipes.data import packing
 
     given = packing.joined(DOCUMENTS, model.device)
     with torch.no_grad():
@@ -48,7 +50,7 @@ def test_logits_of_a_document_among_others_are_those_of_it_alone(recipes: Simple
 
 
 def test_a_base_that_cannot_keep_documents_apart_is_found_out(recipes: SimpleNamespace, model) -> None:
-    from services.trainer.recipes import packing
+    from services.trainer.recipes.data import packing
 
     assert packing.can_join(model) and not packing.can_stay_apart(_through(model), DOCUMENTS)
     packing.keep_apart(model)
@@ -75,7 +77,7 @@ def _through(model):
 def test_the_loss_in_chunks_is_the_plain_one_with_its_gradients(recipes: SimpleNamespace, trained: bool) -> None:
     import torch
 
-    from services.trainer.recipes.token_loss import LinearCrossEntropy
+    from services.trainer.recipes.learning.token_loss import LinearCrossEntropy
 
     torch.manual_seed(1)
     hidden, weight, bias = torch.randn(37, 16), torch.randn(90, 16), torch.randn(90)
@@ -105,7 +107,7 @@ def test_a_head_that_is_more_than_one_matrix_is_found_out(recipes: SimpleNamespa
     )
     from trl import SFTConfig
 
-    from services.trainer.recipes.token_loss import TokenTrainer, has_plain_head, is_one_matrix
+    from services.trainer.recipes.learning.token_loss import TokenTrainer, has_plain_head, is_one_matrix
 
     small = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     capped = RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**small, intermediate_size=64, lru_width=32))
@@ -133,7 +135,7 @@ def test_a_head_that_is_more_than_one_matrix_is_found_out(recipes: SimpleNamespa
 def test_it_takes_less_memory(recipes: SimpleNamespace) -> None:
     import torch
 
-    from services.trainer.recipes.token_loss import LinearCrossEntropy
+    from services.trainer.recipes.learning.token_loss import LinearCrossEntropy
 
     weight, targets = torch.randn(16_384, 32), torch.randint(0, 16_384, (2048,))
 
@@ -180,10 +182,63 @@ def test_without_padding_the_same_is_learned_and_tokens_are_made_once(
     assert digests(jobs[3] / "out") == digests(jobs[0] / "out"), "the same tokens, and weights to the bit"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "module"),
+    [
+        ("dpo", "preference"),
+        *(pytest.param(*other, marks=pytest.mark.prove) for other in (("kto", "kto"), ("rm", "reward"))),
+    ],
+)
+def test_tokens_of_answers_are_made_once_too(answers_job: Callable[..., Path], recipe: str, module: str) -> None:
+    rows = feedback if recipe == "kto" else preferences
+    first, second = (answers_job(recipe, rows(), rows(48, 6), name=name) for name in ("first", "second"))
+    train = import_module(f"services.trainer.recipes.{module}").train
+    assert run_recorded(first, train) == 0
+    shutil.copytree(first / "tokens", second / "in" / "tokens")  # as the agent does
+    assert run_recorded(second, train) == 0
+    assert [result(job)["settings"]["tokens_cached"] for job in (first, second)] == ["false", "true"]
+    assert not (second / "tokens").exists() and digests(second / "out") == digests(first / "out")
+
+
+def longer(count: int = 48) -> list[dict[str, Any]]:
+    """Pairs whose answers grow, and not with their places."""
+    rows = preferences(count=count)
+    for i, row in enumerate(rows):
+        row["chosen"][0]["content"] += " now" * (i * 7 % count // 4)
+    return rows
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("recipe", ["dpo", "orpo", "simpo", "rm"])
+def test_answers_of_one_length_fill_a_batch_with_less_padding(answers_job: Callable[..., Path], recipe: str) -> None:
+    import torch
+
+    module = import_module(f"services.trainer.recipes.{'reward' if recipe == 'rm' else 'preference'}")
+    seen: list[int] = []
+
+    def count(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding) and module.training:
+            seen.append(given[0].numel())
+
+    found = []
+    for grouped in (False, True):
+        told = {"performance": {"group_by_length": True}} if grouped else {}
+        job = answers_job(recipe, longer(), name=str(grouped), optimization={"max_steps": 12, "batch_size": 4}, **told)
+        seen.clear()
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+        try:
+            assert run_recorded(job, module.train) == 0, result(job)["error"]
+        finally:
+            hook.remove()
+        found.append((sum(seen), result(job)["metrics"]["tokens"]))
+    assert found[0][1] == found[1][1], "one epoch of the same rows"
+    assert found[1][0] < 0.9 * found[0][0], found
+
+
 @pytest.mark.parametrize("whole", [0.0, 0.5, 1.0])
 def test_tokens_that_are_not_whole_are_made_anew(recipes: SimpleNamespace, tmp_path: Path, whole: float) -> None:
-    from services.trainer.recipes import tokens
-    from services.trainer.recipes.conversations import Tokenized
+    from services.trainer.recipes.data import tokens
+    from services.trainer.recipes.data.conversations import Tokenized
 
     table = tokens.columns([Tokenized([1, 2, 3], [-100, 2, 3])] * 40)
     job = JobDir(tmp_path)
@@ -193,10 +248,10 @@ def test_tokens_that_are_not_whole_are_made_anew(recipes: SimpleNamespace, tmp_p
     lent = tmp_path / "in" / "tokens" / "train.arrow"
     lent.parent.mkdir(parents=True)
     lent.write_bytes(made.read_bytes()[: int(whole * made.stat().st_size)])
-    found = tokens._kept(job, "train", 40)
+    found = tokens._kept(job, "train", tokens.SCHEMA, 40)
     assert (found == table) if whole == 1 else (found is None)
     assert job.settings["tokens_cached"] is (whole == 1)
-    assert tokens._kept(job, "validation", 40) is None
+    assert tokens._kept(job, "validation", tokens.SCHEMA, 40) is None
 
 
 @pytest.mark.prove
@@ -253,8 +308,8 @@ def test_rows_of_one_length_come_together(recipes: SimpleNamespace, tmp_path: Pa
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
-    from services.trainer.recipes.conversations import Tokenized
-    from services.trainer.recipes.tokens import as_dataset, columns
+    from services.trainer.recipes.data.conversations import Tokenized
+    from services.trainer.recipes.data.tokens import as_dataset, columns
 
     rows = [Tokenized([1] * (3 + 7 * i % 40), [1] * (3 + 7 * i % 40)) for i in range(400)]
     dataset = as_dataset(columns(rows))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import run_recorded
-from services.trainer.recipes.rows import Named, read_named
+from services.trainer.recipes.data.rows import Named, read_named
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import run_recorded
 from sluice.spans import Span
 from tests.recipes.bert import named
 from tests.recipes.jobs import command, digests, make_job, progress, result
@@ -118,7 +118,7 @@ def test_an_adapter_learns_and_is_merged(train: Any, job_of: Make) -> None:
 def test_tags_are_those_of_the_spans_and_what_they_cannot_say_is_counted(train: Any, bert: Path) -> None:
     from transformers import AutoTokenizer
 
-    from services.trainer.recipes.conversations import IGNORED
+    from services.trainer.recipes.data.conversations import IGNORED
     from services.trainer.recipes.token_classification import loss, lost, read
 
     tokenizer, tags = AutoTokenizer.from_pretrained(bert), ["O", "B-A", "I-A"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.recipes.jobdir import JobDir, run_recorded
+from services.trainer.recipes.job.jobdir import JobDir, run_recorded
 from tests.recipes.jobs import SHAPE, conversations, digests, make_job, progress, result, texts
 from tests.recipes.test_outputs import assert_parity_equals_reload
 
@@ -183,7 +183,7 @@ def test_adalora_is_held_to_orthogonal_matrices(recipes: SimpleNamespace, wide: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig
 
-    from services.trainer.recipes.token_loss import TokenTrainer
+    from services.trainer.recipes.learning.token_loss import TokenTrainer
 
     def loss(weight: float, batches: int, training: bool) -> float:
         torch.manual_seed(1)
@@ -223,9 +223,9 @@ def test_the_saved_files_answer_as_what_was_trained(
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
 
-    from services.trainer.recipes.base_model import load_base
-    from services.trainer.recipes.quantization import quantization_config
-    from services.trainer.recipes.tuning import adapter_config, as_saved, check_targets, save
+    from services.trainer.recipes.models.base_model import load_base
+    from services.trainer.recipes.models.quantization import quantization_config
+    from services.trainer.recipes.models.tuning import adapter_config, as_saved, check_targets, save
 
     set_seed(1)
     parameters, job = TUNERS[name].parameters, JobDir(make_job(tmp_path / "job", "sft", {}, [], base=wide))
@@ -269,7 +269,7 @@ def test_the_saved_files_answer_as_what_was_trained(
     ],
 )
 def test_peft_is_told_what_was_asked_for(recipes: SimpleNamespace, name: str, said: dict[str, Any]) -> None:
-    from services.trainer.recipes.tuning import adapter_config
+    from services.trainer.recipes.models.tuning import adapter_config
 
     config = adapter_config(TUNERS[name].parameters)
     assert {field: getattr(config, field) for field in said} == said

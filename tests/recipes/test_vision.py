@@ -11,17 +11,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 
 from tests.recipes.jobs import command, digests, make_job, progress, result, write_rows
-from tests.seeing import digit, staged, write_qwen2_vl
+from tests.seeing import SPECIAL, digit, staged, staged_films, write_qwen2_vl
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 SEES = {"train_vision_tower": True, "train_projector": True}
+VIDEO = SPECIAL.index("<|video_pad|>")
 FIRST_LOSSES = [6.59278, 6.42155, 5.05852]
 PLAN = {"learning_rate": 3e-3, "batch_size": 8, "max_steps": 3}
 
@@ -89,6 +91,34 @@ def test_it_learns_to_read_held_out_digits(tmp_path: Path) -> None:
 
 @pytest.mark.prove
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("whole", [True, False])
+def test_it_learns_which_way_a_dot_goes_in_held_out_videos(tmp_path: Path, whole: bool) -> None:
+    base = write_qwen2_vl(tmp_path / "base")
+    if not whole:  # a model without an input for videos, which is shown their frames
+        config = json.loads((base / "config.json").read_text())
+        del config["video_token_id"]
+        (base / "config.json").write_text(json.dumps(config))
+    plan = {**PLAN, "batch_size": 16, "max_steps": 150}
+    job = make_job(tmp_path / "job", "vision", {"optimization": plan, "full": {}, **SEES}, [], base=base)
+    write_rows(job / "in" / "train.jsonl", staged_films(job / "in" / "assets", 0, 320))
+    write_rows(job / "in" / "validation.jsonl", staged_films(job / "in" / "assets", 100_000, 48))
+    found = run(job)
+    assert found["outcome"] == "succeeded", found["said"]
+    assert found["metrics"]["eval_exact_match"] >= 0.9, found["metrics"]
+    # The engine is asked in the way that was trained; two frames are one token of a video, and one of images.
+    line = json.loads((job / "parity.jsonl").read_text().splitlines()[0])
+    *parts, text = line["messages"][0]["content"]
+    assert text == {"type": "text", "text": "which way?"}
+    if whole:
+        (video,) = parts
+        kind, *frames = video["video_url"]["url"].split(",")
+        assert kind == "data:video/jpeg;base64" and line["prompt_token_ids"].count(VIDEO) == len(frames) // 2 == 2
+    else:
+        assert [part["type"] for part in parts] == ["image_url"] * 4 and VIDEO not in line["prompt_token_ids"]
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(300)
 def test_an_adapter_stays_where_it_was_asked_for(tmp_path: Path) -> None:
     named: dict[str, set[str]] = {}
     for name, asked in {"plain": {}, "all": SEES, "some": {"lora": {"target_modules": ["q_proj"]}}}.items():
@@ -133,6 +163,23 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None
         found = run(make(tmp_path / str(place), 2, 2, **asked))
         assert found["rc"] == 1 and found["error"]["reason"] == "BAD_INPUT", found["said"]
         assert sentence in found["error"]["message"]
+
+
+def test_a_text_after_a_video_starts_one_past_its_largest_position(recipes: SimpleNamespace) -> None:
+    import torch  # not at collection
+
+    from services.trainer.recipes.models.video_positions import shift
+
+    # A mark of text, a video of three steps and one patch, two texts; then a row with padding and an image instead.
+    kinds = torch.tensor([[0, 2, 2, 2, 0, 0], [0, 0, 1, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    video = [[0, 1, 2, 3, 2, 3], [0, 1, 1, 1, 2, 3], [0, 1, 1, 1, 2, 3]]  # as transformers counts
+    image = [[0, 1, 2, 3, 0, 0]] * 3
+    positions = torch.tensor([video, image]).transpose(0, 1).contiguous()
+    deltas = torch.tensor([[4 - 6], [0]])
+    shift(positions, deltas, kinds, mask)
+    assert positions[:, 0].tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 1, 1, 4, 5], [0, 1, 1, 1, 4, 5]]
+    assert positions[:, 1].tolist() == image and deltas.tolist() == [[0], [0]]
 
 
 def test_digits_differ_each_time() -> None:

@@ -86,6 +86,12 @@ def test_modules_say_what_they_are():
     assert silent == []
 
 
+def test_each_test_file_has_a_name_of_its_own():
+    """pytest takes two of one name for the same module, and collects neither."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_sizes_are_reported():
     """Never fails: a long file or function is usually two things, but a limit would be gamed."""
     for path in sources():

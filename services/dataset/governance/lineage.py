@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlmodel import Field, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -22,6 +23,15 @@ class ModelRow(SQLModel, table=True):
     __tablename__ = "dataset_model"
     model_version: str = Field(primary_key=True)
     base: str = Field(default="", index=True)
+    time: datetime = Field(sa_type=UtcTime)
+
+
+class TaughtRow(SQLModel, table=True):
+    """A model version and one that it learned from: a teacher, a reward model or a judge."""
+
+    __tablename__ = "dataset_taught"
+    model_version: str = Field(primary_key=True)
+    teacher: str = Field(primary_key=True, index=True)
     time: datetime = Field(sa_type=UtcTime)
 
 
@@ -48,9 +58,11 @@ class JobRow(SQLModel, table=True):
     dataset_version: str = Field(index=True)
 
 
-async def note_model(unit: Unit, model_version: str, base: str, time: datetime) -> None:
-    """Puts down what a model version starts from."""
+async def note_model(unit: Unit, model_version: str, base: str, teachers: Collection[str], time: datetime) -> None:
+    """Puts down what a model version starts from, and which others it learned from."""
     await unit.session.merge(ModelRow(model_version=model_version, base=base, time=time))
+    for teacher in sorted(set(teachers)):
+        await unit.session.merge(TaughtRow(model_version=model_version, teacher=teacher, time=time))
 
 
 async def note_use(unit: Unit, use: dataset.ModelUse, time: datetime, parity: str = "") -> None:
@@ -96,7 +108,9 @@ async def wanted_by_jobs(session: AsyncSession, versions: Collection[str]) -> se
 
 
 async def uses_of(session: AsyncSession, of: str) -> list[dataset.ModelUse]:
-    """Who saw a dataset or one version of it, newest first; models that start from those that were trained included."""
+    """Who saw a dataset or one version of it, newest first; models that start or learned from those that were trained
+    included.
+    """
     whole = "/versions/" not in of
     query = select(UseRow).where(col(UseRow.dataset) == of if whole else col(UseRow.dataset_version) == of)
     rows = (await session.exec(query)).all()
@@ -117,7 +131,7 @@ async def touched(session: AsyncSession, erasure: dataset.Erasure) -> list[datas
         use
         for use in await uses_of(session, of)
         if use.dataset_version in changed
-        and use.seen != dataset.SEEN_INHERITED
+        and use.seen in (dataset.SEEN_TRAINED, dataset.SEEN_EVALUATED)
         and use.dataset_digest not in cleaned
         and (use.dataset_digest or _before_end(use, erasure))
     ]
@@ -126,31 +140,43 @@ async def touched(session: AsyncSession, erasure: dataset.Erasure) -> list[datas
 
 
 async def _inherited(session: AsyncSession, trained: Iterable[dataset.ModelUse]) -> list[dataset.ModelUse]:
-    """Those that start from models that were trained, or from such in turn."""
+    """Those that start from models that were trained, or learned from them, and so on from these in turn."""
     found: dict[tuple[str, ...], dataset.ModelUse] = {}
     frontier = list(trained)
     while frontier:
-        by_base: dict[str, list[dataset.ModelUse]] = {}
+        by_model: dict[str, list[dataset.ModelUse]] = {}
         for use in frontier:
-            by_base.setdefault(use.model_version, []).append(use)
+            by_model.setdefault(use.model_version, []).append(use)
         frontier = []
-        for row in await _children(session, by_base):
-            for use in by_base[row.base]:
+        for heir in await _heirs(session, by_model):
+            for use in by_model[heir.source]:
                 child = dataset.ModelUse()
                 child.CopyFrom(use)
-                child.model_version, child.seen, child.source = row.model_version, dataset.SEEN_INHERITED, row.base
-                child.time.FromDatetime(row.time)
+                child.model_version, child.seen, child.source = heir.model_version, heir.seen, heir.source
+                child.time.FromDatetime(heir.time)
                 if _identity(child) not in found:
                     found[_identity(child)] = child
                     frontier.append(child)
     return list(found.values())
 
 
-async def _children(session: AsyncSession, bases: Mapping[str, object]) -> list[ModelRow]:
-    names, found = sorted(bases), list[ModelRow]()
+class _Heir(NamedTuple):
+    """A model version that has from ``source`` what that saw."""
+
+    model_version: str
+    source: str
+    seen: dataset.Seen
+    time: datetime
+
+
+async def _heirs(session: AsyncSession, models: Mapping[str, object]) -> list[_Heir]:
+    names, found = sorted(models), list[_Heir]()
     for start in range(0, len(names), AT_A_TIME):
-        query = select(ModelRow).where(col(ModelRow.base).in_(names[start : start + AT_A_TIME]))
-        found += (await session.exec(query)).all()
+        some = names[start : start + AT_A_TIME]
+        bases = (await session.exec(select(ModelRow).where(col(ModelRow.base).in_(some)))).all()
+        found += [_Heir(row.model_version, row.base, dataset.SEEN_INHERITED, row.time) for row in bases]
+        teachers = (await session.exec(select(TaughtRow).where(col(TaughtRow.teacher).in_(some)))).all()
+        found += [_Heir(row.model_version, row.teacher, dataset.SEEN_TAUGHT, row.time) for row in teachers]
     return found
 
 

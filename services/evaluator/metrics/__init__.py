@@ -15,6 +15,7 @@ from services.evaluator.metrics.mean import Mean
 from services.evaluator.metrics.preference_accuracy import preference_accuracy
 from services.evaluator.metrics.ranking import ndcg_at, recall_at, reciprocal_rank
 from services.evaluator.metrics.rouge_l import RougeL
+from services.evaluator.metrics.word_accuracy import WordAccuracy
 
 __all__ = ["METRICS", "Kind", "Metric", "MetricFailed", "Statistics", "check_metrics", "kind_of", "make"]
 
@@ -24,6 +25,7 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Metric]] = {
     "rouge_l": lambda _: RougeL(),
     "bleu_4": lambda _: Bleu4(),
     "character_accuracy": lambda _: CharacterAccuracy(),
+    "word_accuracy": lambda _: WordAccuracy(),
     "box_iou": lambda _: Mean("text", box_iou),
     "preference_accuracy": lambda _: Mean("preference", preference_accuracy),
     "accuracy": lambda _: Mean("labels", subset_accuracy),

@@ -18,8 +18,8 @@ class CharacterAccuracy:
 
     def measure(self, answer: str, reference: str) -> Statistics:
         """(insertions, deletions and substitutions; characters of the reference, at least 1)."""
-        ours, theirs = _normal(answer), _normal(reference)
-        return (float(_distance(ours, theirs)), float(max(len(theirs), 1)))
+        ours, theirs = normal(answer), normal(reference)
+        return (float(distance(ours, theirs)), float(max(len(theirs), 1)))
 
     def score_row(self, statistics: Statistics) -> float:
         """That of the row."""
@@ -30,12 +30,16 @@ class CharacterAccuracy:
         return max(0.0, 1 - totals[0] / totals[1])
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
+    """A text after NFKC, with every run of white space as one space."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def _distance(one: str, other: str) -> int:
-    """Levenshtein 1966, a row of the table at a time (Wagner and Fischer 1974), by columns of the shorter text."""
+def distance(one: str, other: str) -> int:
+    """How many characters are inserted, deleted or put in the place of others on the way from one to the other.
+
+    Levenshtein 1966, a row of the table at a time (Wagner and Fischer 1974), by columns of the shorter text.
+    """
     import numpy as np
 
     short, long = sorted((one, other), key=len)

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 async def compare(found: Found, probe: str, wanted: Mapping[str, Any], engine: Engine, model: str) -> None:
     """Compares one line. Raises NoAnswer, Unavailable, and KeyError and its like where an answer lacks something."""
     await _compare_prompt(found, probe, wanted, engine, model)
-    ask = _seen if _has_parts(wanted) else _continued
+    ask = _seen if has_parts(wanted) else _continued
     _compare_answer(found, probe, wanted, await ask(wanted, engine, model))
 
 
@@ -88,7 +88,7 @@ def _greedy(wanted: Mapping[str, Any], model: str) -> dict[str, Any]:
     }
 
 
-def _has_parts(wanted: Mapping[str, Any]) -> bool:
+def has_parts(wanted: Mapping[str, Any]) -> bool:
     """Whether a message is made of parts, as one with a picture is."""
     return any(not isinstance(message["content"], str) for message in wanted.get("messages", ()))
 

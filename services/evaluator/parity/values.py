@@ -10,8 +10,9 @@ of number that the weights were computed in (absent means `float32`):
 | `score` | `query` and `document` | the one logit of the pair |
 | `tokens` | `input` | one for each class of each token, before any activation, token by token |
 
-The engine is asked as a client would ask and, but for a pair, with the recipe's token ids. The first alone finds a chat
-template that one of both leaves out, and texts that are cut at another length; the second other weights and pooling.
+The engine is asked as a client would ask and, but for a pair and for images, which ids do not hold, with the recipe's
+token ids. The first alone finds a chat template that one of both leaves out, and texts that are cut at another length;
+the second other weights and pooling.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from services.evaluator.asking import Engine
 from services.evaluator.parity.found import Found, largest
+from services.evaluator.parity.tokens import has_parts
 
 NOTHING = "the engine gives no values or no count of tokens, so it cannot be compared"
 PATHS = {"vector": "/v1/embeddings", "logits": "/v1/classify", "score": "/v1/rerank", "tokens": "/v1/pooling"}
@@ -39,7 +41,8 @@ async def compare(found: Found, probe: str, wanted: Mapping[str, Any], engine: E
         return found.differs(probe, "numbers of this type cannot be compared here")
     tolerance *= max(0.0 if kind == "vector" else 1.0, largest(map(abs, expected))[0])
     ours, tokens = await _asked(engine, model, kind, _body(wanted))
-    of_ids = ours if kind == "score" else (await _asked(engine, model, kind, {"input": token_ids}))[0]
+    whole = kind == "score" or has_parts(wanted)
+    of_ids = ours if whole else (await _asked(engine, model, kind, {"input": token_ids}))[0]
     if tokens != len(token_ids):
         found.differs(probe, f"the engine reads it as {tokens} tokens and the recipe as {len(token_ids)}")
     elif _equal(found, probe, of_ids, ours, tolerance, "of its text and of the recipe's tokens of it"):

@@ -23,7 +23,7 @@ class Question:
     |---|---|---|
     | text | `messages` or `prompt` | what should be said |
     | preference | `prompt`, `chosen` and `rejected`, each a list of messages | `chosen` |
-    | labels | `text` | a JSON list of labels, sorted |
+    | labels | `text`, or `messages` with images | a JSON list of labels, sorted |
     | ranking | `query`, `documents` | a JSON list of the places, from 0, of the documents that fit |
     | spans | `text` | a JSON list of spans, sorted, such as `0:4:PER` |
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kit.rpc.ports import free_port
 from kit.telemetry import span
-from services.gateway.engines.adapter_files import check_adapter, rank_of
+from services.gateway.engines.adapter_files import check_adapter, check_base, rank_of
 from services.gateway.engines.errors import AdapterRejected, EngineError, EngineLost, NotReady, Occupied, WrongKind
 from services.gateway.engines.process import EngineProcess, Progress, write_private
 from services.gateway.engines.protocol import DEFAULT_SIZING, Engine, Launch, Sizing, Task
@@ -280,8 +280,9 @@ class EngineHost:
         rank = self._sizing.max_lora_rank
         return await asyncio.to_thread(check_adapter, adapter_dir, Path(wanted.model_dir), max_rank=rank)
 
-    def rank_of(self, adapter_dir: Path) -> int:
-        """The rank that the adapter says. Raises AdapterRejected for one that no engine here takes."""
+    def rank_of(self, adapter_dir: Path, model_dir: Path) -> int:
+        """The rank that the adapter says. Raises AdapterRejected for one that no engine here takes on this base."""
+        check_base(model_dir)
         return rank_of(adapter_dir / "adapter_config.json", self._sizing.max_lora_rank)
 
     def _above(self, rank: int) -> int:

@@ -18,6 +18,22 @@ _PROOFS: dict[Task, tuple[str, Mapping[str, object]]] = {
     "score": ("/rerank", {"query": "a", "documents": ["b"], "use_activation": False}),
     "tag": ("/pooling", {"input": "a", "use_activation": False}),
 }
+#: A gray pixel.
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
+)
+#: What is asked of a model that refuses a text alone.
+_SEEN: dict[Task, Mapping[str, object]] = {
+    "classify": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": "a"}],
+            }
+        ],
+        "use_activation": False,
+    },
+}
 _KINDS: dict[Task, str] = {
     "generate": "text generation",
     "embed": "embeddings",
@@ -35,6 +51,8 @@ async def prove(client: httpx.AsyncClient, task: Task, model: str) -> None:
     path, body = _PROOFS[task]
     try:
         answer = await client.post(path, json={"model": model, **body})
+        if answer.status_code == 400 and task in _SEEN:
+            answer = await client.post(path, json={"model": model, **_SEEN[task]})
     except _SILENT as silence:
         raise NotReady(f"The engine for {model} does not answer yet.", "Wait, or read engine.log.") from silence
     if answer.status_code == 503:

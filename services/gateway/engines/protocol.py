@@ -8,7 +8,17 @@ from typing import Literal, Protocol
 import httpx
 
 Capability = Literal[
-    "chat", "completions", "streaming", "logprobs", "lora", "images", "embeddings", "classify", "rerank", "entities"
+    "chat",
+    "completions",
+    "streaming",
+    "logprobs",
+    "lora",
+    "images",
+    "sounds",
+    "embeddings",
+    "classify",
+    "rerank",
+    "entities",
 ]
 #: What an engine does with a model; one engine does one of them. `score` ranks texts by a query, `tag` names spans.
 Task = Literal["generate", "embed", "classify", "score", "tag"]

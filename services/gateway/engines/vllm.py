@@ -8,13 +8,17 @@ import httpx
 
 from services.gateway.engines.adapter_files import read_header
 from services.gateway.engines.errors import AdapterRejected, EngineError
-from services.gateway.engines.name_entities import FOLDER, LONGEST
+from services.gateway.engines.fuse_classes import check_head
+from services.gateway.engines.inner import FOLDER, LONGEST
 from services.gateway.engines.openai_http import load_lora, prove, unload_lora
 from services.gateway.engines.protocol import Capability, Command, Launch, Task
+from sluice.fusion import HEAD
+from sluice.senses import MOST, MOST_FRAMES, takes, takes_adapters, takes_adapters_of_towers
 
 _SERVER = "services.gateway.engines.vllm_server"
 _KEY_CHECK = "services.gateway.engines.require_key.RequireKey"
 _ENTITIES = "services.gateway.engines.name_entities.NameEntities"
+_FUSED = "services.gateway.engines.fuse_classes.FuseClasses"
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the values vllm.config.lora.MaxLoRARanks allows
 _RUNNER: dict[Task, str] = {
@@ -22,7 +26,8 @@ _RUNNER: dict[Task, str] = {
     **dict.fromkeys(("embed", "classify", "score", "tag"), "pooling"),
 }
 _FLOATS = ("F32", "F16", "BF16", "F64")
-_IMAGES, _VIDEOS, _AUDIOS = 16, 1, 1  # in one request; more would ask for memory before anybody sends one
+#: vLLM leaves out the frames after 32 without a word, and reads sounds with whatever it finds first.
+_DECODING = {"video": {"num_frames": MOST_FRAMES}, "audio": {"audio_backend": "soundfile"}}
 _IMAGE_PIXELS = 32 * 2**20
 _MEDIA_CACHE_GIB = "0.25"  # vLLM takes 4 GiB of host memory otherwise
 
@@ -39,6 +44,7 @@ class VllmEngine:
             "logprobs",
             "lora",
             "images",
+            "sounds",
             "embeddings",
             "classify",
             "rerank",
@@ -53,18 +59,21 @@ class VllmEngine:
         argv += ["--runner", _RUNNER[launch.task], "--dtype", _dtype(launch.model_dir, config, launch.sizing.dtype)]
         argv += ["--max-model-len", str(_max_model_len(launch, config))]
         argv += ["--max-num-seqs", str(launch.sizing.max_concurrent)]
-        if launch.task == "tag":
-            argv += ["--middleware", _ENTITIES]  # the last one is the outermost
+        if middleware := _middleware(launch):
+            if middleware == _FUSED:
+                check_head(launch.model_dir, config)
+            argv += ["--middleware", middleware]  # the last one is the outermost
         argv += [
             "--middleware",
             _KEY_CHECK,
             "--disable-uvicorn-access-log",
             "--disable-fastapi-docs",
         ]
-        argv += ["--no-enable-log-requests", *_media(config, launch.lora)]
+        lora = launch.lora and takes_adapters(config)  # else it would not start; `load_adapter` has no path there
+        argv += ["--no-enable-log-requests", *_media(config, lora)]
         if launch.sizing.device == "cpu":
             argv += ["--enforce-eager", "--kv-cache-memory-bytes", str(launch.sizing.kv_cache_bytes)]
-        if launch.lora:
+        if lora:
             rank = next((rank for rank in _RANKS if rank >= launch.lora_rank), None)
             if rank is None:
                 raise EngineError(f"vLLM serves no LoRA rank of {launch.lora_rank}.", "Use at most 512.")
@@ -76,7 +85,7 @@ class VllmEngine:
                 str(launch.sizing.max_loras),
             ]
         env = _environment(launch)
-        if launch.task == "tag":
+        if middleware:
             env |= {FOLDER: str(launch.model_dir), LONGEST: str(_max_model_len(launch, config))}
         return Command(tuple(argv), env)
 
@@ -88,6 +97,13 @@ class VllmEngine:
 
     async def unload_adapter(self, client: httpx.AsyncClient, name: str) -> None:
         await unload_lora(client, name)
+
+
+def _middleware(launch: Launch) -> str:
+    """What answers in the engine's stead, where that gives less than is asked for; empty where it gives all."""
+    if launch.task == "classify" and (launch.model_dir / HEAD).is_dir():
+        return _FUSED
+    return _ENTITIES if launch.task == "tag" else ""
 
 
 def _environment(launch: Launch) -> dict[str, str]:
@@ -145,11 +161,11 @@ def _text(config: dict[str, object]) -> dict[str, object]:
 def _media(config: dict[str, object], lora: bool) -> list[str]:
     """Flags for what comes beside text. A URL in a request would be fetched by the engine, so no domain is allowed."""
     flags = ["--allowed-media-domains", "none.invalid"]  # RFC 6761: never a host
-    limits = {"image": _IMAGES, "video": _VIDEOS} if "vision_config" in config else {}
-    limits |= {"audio": _AUDIOS} if "audio_config" in config else {}
-    if limits:
+    senses = takes(config)
+    if limits := {sense: most for sense, most in MOST.items() if sense in senses}:
         flags += ["--limit-mm-per-prompt", json.dumps(limits), "--mm-processor-cache-gb", _MEDIA_CACHE_GIB]
-    if limits and lora:
+        flags += ["--media-io-kwargs", json.dumps(_DECODING)]
+    if limits and lora and takes_adapters_of_towers(config):
         flags.append("--enable-tower-connector-lora")  # else an adapter's part for the tower is ignored silently
     return flags
 

@@ -115,7 +115,7 @@ class EngineAgent:
                     lora=lora,
                     task=task,
                     direct=adapter_folder is None,
-                    rank=self._engines.rank_of(adapter_folder) if adapter_folder else 0,
+                    rank=self._engines.rank_of(adapter_folder, weights_folder) if adapter_folder else 0,
                 )
             if adapter_folder is not None:
                 with engine_faults():

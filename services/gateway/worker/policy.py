@@ -107,9 +107,9 @@ def choose_arm(route: Route, session: bytes) -> Arm:
 def resolve(model: str, table: RouteTable, principal: Principal) -> Route | Target:
     """What `model` names: a route to choose an arm of, or one explicit version.
 
-    `endpoint`, `endpoint@7`, and for the evaluator `endpoint:candidate` and `candidate-…`; an endpoint is
-    its slug or its resource name. Raises ModelNotFound (another project's endpoints do not exist),
-    AmbiguousModel and Denied.
+    `endpoint`, `endpoint@7`, `endpoint@model@7` where versions of several models serve, and for the evaluator
+    `endpoint:candidate` and `candidate-…`; an endpoint is its slug or its resource name. Raises ModelNotFound (another
+    project's endpoints do not exist), AmbiguousModel and Denied.
     """
     candidate = table.candidates.get(model)
     if candidate is not None and candidate.principal == principal.name:
@@ -122,7 +122,9 @@ def resolve(model: str, table: RouteTable, principal: Principal) -> Route | Targ
     if colon and principal.name != EVALUATOR:
         raise Denied(f"`{model}` is reserved for the evaluator; ask for `{name}`.")
     if at:
-        arm = next((arm for arm in route.arms if arm.version.endswith(f"/versions/{version}")), None)
+        of, named, number = version.rpartition("@")
+        wanted = f"/{of}/versions/{number}" if named else f"/versions/{number}"
+        arm = next((arm for arm in route.arms if arm.version.endswith(wanted)), None)
     elif colon:
         arm = route.arm("candidate")
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from services.gateway.worker.errors import InvalidRequest
+from sluice.senses import MOST_FRAMES
 
 MAX_INPUTS = 2048  # as OpenAI has it
 _INPUTS = ("input", "documents", "items", "text_1", "text_2", "queries", "data_1", "data_2")
@@ -21,6 +22,8 @@ _DECODING = ("media_io_kwargs", "mm_processor_kwargs")
 MAX_ELEMENTS = 500_000
 _FORMATS = (b'"float"', b'"base64"', b"null")
 _LONGEST_HEAD = 256
+#: What an engine of ours decodes.
+SOUNDS = ("wav", "mp3", "flac", "ogg")
 _LIST, _OBJECT = b"[{"
 
 Members = Mapping[str, msgspec.Raw]
@@ -106,17 +109,26 @@ def _check_part(part: dict[str, Any], param: str) -> None:
     if part.get("uuid") is not None and part.get("type") != "text":
         # An engine takes it for the name of a picture that it holds already, which may be somebody else's.
         raise InvalidRequest("The `uuid` of a part is not taken; leave it out.", param=param)
+    if (sound := part.get("input_audio")) is not None and not _is_sound(sound):
+        raise InvalidRequest(
+            f"`input_audio` must hold `data` in base64 and `format`, one of {', '.join(SOUNDS)}.", param=param
+        )
     for key, value in part.items():
         if not key.endswith("_url"):
             continue
-        if not _is_inline(value.get("url") if isinstance(value, dict) else value):
+        url = value.get("url") if isinstance(value, dict) else value
+        if not isinstance(url, str) or not _is_inline(url):
             raise InvalidRequest(
                 f"`{key[:40]}` must hold a data URL, such as data:image/png;base64,…: nothing is fetched.", param=param
             )
+        if key == "video_url" and url.count(",") > MOST_FRAMES:  # one before each frame
+            raise InvalidRequest(f"A video may have {MOST_FRAMES} frames; leave some out.", param=param)
 
 
-def _is_inline(url: object) -> bool:
+def _is_sound(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("data"), str) and value.get("format", "wav") in SOUNDS
+
+
+def _is_inline(url: str) -> bool:
     """Whether it is `data:<type>;base64,<data>` (RFC 2397)."""
-    if not isinstance(url, str) or not url.startswith("data:"):
-        return False
-    return url[:_LONGEST_HEAD].partition(",")[0].endswith(";base64")
+    return url.startswith("data:") and url[:_LONGEST_HEAD].partition(",")[0].endswith(";base64")

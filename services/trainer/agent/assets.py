@@ -1,4 +1,6 @@
-"""Brings the images that rows name beside them, `in/assets/<hex>`, each once; what is in one is not known here."""
+"""Brings the images and sounds that rows name beside them, `in/assets/<hex>`, each once; what is in one is not known
+here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from sluice.rows.sights import digests
 READ_AT_ONCE = 64
 DICOM = "application/dicom"
 #: Of a row no more is decoded than what it names.
-_Named = msgspec.defstruct("_Named", [("images", list[str], []), ("videos", list[list[str]], [])])
+_Named = msgspec.defstruct(
+    "_Named", [("images", list[str], []), ("videos", list[list[str]], []), ("audios", list[str], [])]
+)
 _decode = msgspec.json.Decoder(_Named).decode
 
 
@@ -39,13 +43,13 @@ async def fetch(stub: dataset.AssetServiceAsyncStub, version: str, folder: Path,
 
 
 def _named(files: Sequence[Path]) -> set[str]:
-    """The images that rows name."""
+    """The images and sounds that rows name."""
     found: set[str] = set()
     for file in files:
         with file.open("rb") as lines:
             for line in lines:
                 row: Any = _decode(line)
-                found.update(digests({"images": row.images, "videos": row.videos}))
+                found.update(digests({"images": row.images, "videos": row.videos, "audios": row.audios}))
     return found
 
 

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from kit.rpc.names import id_of, project_of
+from kit.rpc.names import id_of, parent_of, project_of
 from kit.telemetry import current_traceparent, get_log
+from services.trainer.judging import judge_versions, judges_of
 from sluice.trainer import v1 as trainer
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = get_log(__name__)
 #: The gateway, its route table or the engine is not there or busy: it may be in a moment.
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
+NOT_FOUND = 404
 ATTEMPTS = 6
 PATH = "/v1/chat/completions"
 TIMEOUT_S = 120.0
@@ -35,20 +37,14 @@ class RefusedError(Exception):
     """What a recipe is told in place of answers; a sentence without a prompt in it."""
 
 
-def judges_of(spec: trainer.TrainingJobSpec) -> frozenset[str]:
-    """The ids of the endpoints that grade answers for a job."""
-    recipe = getattr(spec, str(spec.WhichOneof("recipe")))
-    parts = getattr(recipe, "rewards", ())
-    return frozenset(part.judge.endpoint for part in parts if part.HasField("judge"))
-
-
 class Judges:
     """The HTTP port of the gateway, for the endpoints of one job."""
 
     def __init__(self, job: trainer.TrainingJob, address: Callable[[], str], token: Callable[[], str]) -> None:
         """``address`` and ``token`` are asked when there is something to ask."""
-        self._project, self._endpoints = project_of(job.name), judges_of(job.spec)
-        self._session = id_of(job.name)  # one version grades a whole job
+        self._project, self._versions = project_of(job.name), judge_versions(job.spec)
+        self._endpoints = {judge.endpoint for judge in judges_of(job.spec)}
+        self._session = id_of(job.name)
         self._address, self._token = address, token
         self._free = asyncio.Semaphore(AT_ONCE)
 
@@ -88,15 +84,17 @@ class Judges:
     async def _answers(self, asked: dict[str, Any], client: httpx.AsyncClient) -> dict[str, Any]:
         if (endpoint := asked.get("endpoint")) not in self._endpoints:
             return {"error": "The recipe asks an endpoint that the spec does not name."}
-        name = f"{self._project}/endpoints/{endpoint}"
+        asking = (self._one(client, endpoint, each) for each in asked["questions"])
         try:
-            return {"answers": await asyncio.gather(*(self._one(client, name, each) for each in asked["questions"]))}
+            return {"answers": await asyncio.gather(*asking)}
         except RefusedError as refused:
             return {"error": f"The endpoint `{endpoint}` does not judge: {refused}"}
 
-    async def _one(self, client: httpx.AsyncClient, name: str, messages: list[dict[str, str]]) -> str:
+    async def _one(self, client: httpx.AsyncClient, endpoint: str, messages: list[dict[str, str]]) -> str:
         import httpx
 
+        grader = _short(self._versions.get(endpoint, ""))
+        name = "@".join(filter(None, (f"{self._project}/endpoints/{endpoint}", grader)))
         body = {"model": name, "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0}
         why = "it cannot be reached; see that the gateway runs"
         for attempt in range(ATTEMPTS):
@@ -114,6 +112,11 @@ class Judges:
             if answer.is_success:
                 return _text(answer)
             why = f"HTTP {answer.status_code}; see that it serves a model for chat that takes prompts of this length"
+            if answer.status_code == NOT_FOUND and grader:
+                why = (
+                    f"`{grader}`, which grades this job, serves there no more; bring it back (sluice rollouts create "
+                    f"{endpoint} {grader}), then retry the job"
+                )
             if answer.status_code not in PASSING:
                 break
         raise RefusedError(why)
@@ -124,3 +127,8 @@ def _text(answer: httpx.Response) -> str:
         return str(answer.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, LookupError, TypeError):
         raise RefusedError("what it says is no answer of a chat") from None
+
+
+def _short(version: str) -> str:
+    """`fair@3`; empty for none."""
+    return f"{id_of(parent_of(version))}@{id_of(version)}" if version else ""

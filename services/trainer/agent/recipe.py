@@ -30,7 +30,8 @@ RECIPES: dict[str, Sequence[str]] = {
         "embedding": ("embedding",),
         "reranker": ("reranker",),
         "sequence_classification": ("sequence_classification",),
-        "vision": ("vision",),
+        "vision": ("vision", "audio"),
+        "fusion": ("fusion",),
         "policy": ("grpo", "rloo"),
         "ppo": ("ppo",),
         "distillation": ("gkd",),
@@ -50,11 +51,11 @@ ALLOWED_PREFIXES = (
 )
 #: What Apple's GPUs have no operation for is done by the processor; torch reads it when it is imported.
 ALWAYS = {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
-#: The number of the socket to the judge; what is said there stands in `recipes/judge.py`.
+#: The number of the socket to the judge; what is said there stands in `recipes/reinforcement/judge.py`.
 JUDGE = "SLUICE_JUDGE"
 LEASH = Path(__file__).with_name("leash.py")
 #: What runs a recipe once for each device of its job; to the agent it is the recipe.
-RANKS = (sys.executable, "-m", "services.trainer.recipes.ranks")
+RANKS = (sys.executable, "-m", "services.trainer.recipes.distributed.ranks")
 
 
 def shared_out(command: Sequence[str], spec: trainer.TrainingJobSpec) -> Sequence[str]:

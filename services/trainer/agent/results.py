@@ -100,6 +100,7 @@ async def upload(
     kind = KINDS[said["artifact"]["kind"]]
     result = trainer.TrainingResult(dataset_digest=staged.rows, base_digest=staged.models.get("base", ""))
     result.model_digests.update({role: digest for role, digest in staged.models.items() if role != "base"})
+    result.read_model_versions.update(staged.read)
     # The place is the contract's, not the recipe's to choose: nothing outside of it is ever uploaded.
     result.artifact.CopyFrom(await store_artifact(blobs, project, folder.path / "out" / "model", kind))
     parity = folder.path / "parity.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from kit.rpc.names import id_of, project_of
 from kit.telemetry import get_log
 from services.trainer.agent import assets
 from services.trainer.folders import AttemptFolder
-from services.trainer.spec import check_known, models_of
+from services.trainer.spec import check_known, models_of, read_models
 from services.trainer.token_cache import TokenCache
 from sluice.dataset import v1 as dataset
 from sluice.errors import v1 as errors
@@ -31,8 +31,8 @@ log = get_log(__name__)
 TIMEOUT_S = 10.0
 LONGEST_PAUSE_S = 5.0
 SPLITS = ("train", "validation")
-#: Recipes whose models are shown the images that rows name.
-SEEING = ("vision",)
+#: Recipes whose models are given the images and sounds that rows name.
+SEEING = ("vision", "fusion", "audio")
 T = TypeVar("T")
 
 
@@ -49,10 +49,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class Staged:
-    """The digests of what was put in place: of the rows, and of each model by what it is for, such as `base`."""
+    """The digests of what was put in place: of the rows, and of each model by what it is for, such as `base`; `read`
+    names the versions that are learned from beside the base.
+    """
 
     rows: str
     models: Mapping[str, str]
+    read: Mapping[str, str] = field(default_factory=dict)
 
 
 async def stage(sources: Sources, job: trainer.TrainingJob, epoch: int, folder: AttemptFolder) -> Staged:
@@ -67,7 +70,7 @@ async def stage(sources: Sources, job: trainer.TrainingJob, epoch: int, folder: 
         models[role] = await patiently(partial(_model, sources, name, folder, role))
     text = json.dumps(recipe_spec(job, epoch), indent=1)
     (folder.path / "spec.json").write_text(text, "utf-8")
-    return Staged(rows, models)
+    return Staged(rows, models, read_models(job.spec))
 
 
 def recipe_spec(job: trainer.TrainingJob, epoch: int) -> dict[str, Any]:

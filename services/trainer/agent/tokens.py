@@ -13,7 +13,10 @@ from services.trainer.token_cache import digest_now, token_key
 from sluice.trainer import v1 as trainer
 
 #: What decides which tokens a row becomes.
-CODE = ("rows.py", "conversations.py", "packing.py", "tokens.py", "sft.py")
+CODE = (
+    *("data/rows.py", "data/conversations.py", "data/packing.py", "data/tokens.py", "data/pairs.py"),
+    *("sft.py", "preference.py", "kto.py", "reward.py"),
+)
 PACKAGES = ("transformers", "tokenizers", "jinja2", "sentencepiece", "tiktoken")
 
 

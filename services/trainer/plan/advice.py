@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from services.trainer.distribution import Distribution, wrong
+from services.trainer.distribution import wrong
 from services.trainer.plan.architecture import Architecture
 from services.trainer.plan.devices import ACCELERATORS, Device
 from services.trainer.plan.memory import memory
@@ -34,7 +34,7 @@ class Fit:
 
 def is_trained_so(work: Work, device: Device, devices: int, sharding: Sharding) -> bool:
     """Whether this version trains the job so; a plan of what it refuses is arithmetic alone."""
-    told = Distribution(devices=devices, sharding="" if sharding == "single" else sharding)
+    told = replace(work.asked.distribution, devices=devices, sharding="" if sharding == "single" else sharding)
     asked = replace(work.asked, distribution=told, device=device.kind, devices=0)
     return (device.kind == "cpu" or devices <= device.in_node) and not any(wrong(asked))
 
@@ -56,7 +56,8 @@ def _changes(model: Architecture, work: Work) -> Iterator[tuple[str, Work]]:
     while rows:
         times = work.accumulation * -(-work.batch_size // rows)
         same = f"; with gradient_accumulation_steps {times} an update sees as many rows"
-        yield f"batch_size {rows} in place of {work.batch_size}{same}", replace(work, batch_size=rows)
+        fewer = replace(work.with_optimization(batch_size=rows), batch_size=rows)  # which a group may not divide
+        yield f"batch_size {rows} in place of {work.batch_size}{same}", fewer
         rows //= 2
     length = work.max_length // 2
     while length >= SHORTEST:

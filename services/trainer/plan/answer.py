@@ -9,9 +9,10 @@ from typing import Any
 
 from services.trainer.plan.adapters import trained
 from services.trainer.plan.advice import Fit, fits, is_trained_so, one_change
-from services.trainer.plan.architecture import Architecture, UnplannableError, architecture
+from services.trainer.plan.architecture import Architecture, architecture
 from services.trainer.plan.devices import Device
 from services.trainer.plan.effort import disk, flops
+from services.trainer.plan.fields import UnplannableError
 from services.trainer.plan.memory import IMPORTS, Memory, host_memory, memory
 from services.trainer.plan.work import Sharding, Work, work_of
 from sluice.trainer import v1 as trainer
@@ -24,12 +25,14 @@ SHARDINGS: dict[trainer.Sharding, Sharding] = {
     trainer.SHARDING_FSDP: "fsdp",
 }
 MEASURED = (
-    "The memory of a CPU is a formula fitted to measured peaks of full and LoRA training of Qwen3 and Llama models."
+    "The memory of a CPU is counted on the tensors that torch keeps, and on what lies free in the heap, of which the "
+    "share was measured with full and LoRA training of Qwen3 and Llama models, and of BERT."
 )
 COMPUTED = (
     "The memory of an accelerator is arithmetic over what torch keeps, not measured; "
     "the driver and lost blocks have 8 % of the device for themselves."
 )
+MEASURED_RECIPES = ("pretrain", "sft", "grpo", "gkd", "token_classification")
 UNPROVEN = "{} was not among the measured; its part of the figure is arithmetic alone."
 
 
@@ -53,8 +56,10 @@ def plan(
     rows: int = 0,
     staged_bytes: int = 0,
     checkpointing: bool | None = None,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> trainer.TrainingPlan:
-    """What the job takes: ``spec`` as it stands in JSON, ``rows`` of its split `train`, ``staged_bytes`` of its base.
+    """What the job takes: ``spec`` as it stands in JSON, ``rows`` of its split `train`, ``staged_bytes`` of its models,
+    ``beside`` the config.json of each that it reads beside its base, by what it is for.
 
     Raises UnplannableError naming what of the model, the recipe or the place is not known.
     """
@@ -62,7 +67,8 @@ def plan(
         raise UnplannableError("sharding", "and devices go together: name both, or neither for one device")
     work = work_of(spec, recipe, place.device.kind, checkpointing)
     model = architecture(config, work.method.head, work.classes)
-    work = replace(work, max_length=min(work.max_length, model.positions or work.max_length))
+    others = {role: _other(role, told) for role, told in (beside or {}).items()}
+    work = replace(work, max_length=min(work.max_length, model.positions or work.max_length), beside=others)
     trainable = trained(model, work.asked)
     held = memory(model, work, place.sharding, place.devices)
     found = trainer.TrainingPlan(
@@ -90,6 +96,14 @@ def plan(
     return found
 
 
+def _other(role: str, config: Mapping[str, Any]) -> Architecture:
+    """A model that is read beside the base. Raises UnplannableError, which names what it is for."""
+    try:
+        return architecture(config, *(("classes", 1) if role == "reward" else ("tokens", 0)))
+    except UnplannableError as error:
+        raise UnplannableError(f"{role}.{error.field}", error.what) from error
+
+
 def _parameters(model: Architecture, trainable: int) -> trainer.ParameterCount:
     return trainer.ParameterCount(
         embedding=model.embedding,
@@ -112,7 +126,10 @@ def _memory(model: Architecture, work: Work, held: Memory, device: Device) -> tr
         other_bytes=held.other,
         peak_bytes=held.peak,
         limit_bytes=device.usable,
-        host_bytes=host_memory(model, work, held.peak),
+        host_bytes=host_memory(model, work, held),
+        drawn_bytes=held.drawn,
+        beside_bytes=held.beside,
+        peak_at=held.moment,
     )
 
 
@@ -187,8 +204,8 @@ def _notes(model: Architecture, work: Work, place: Place) -> list[str]:
     on_cpu = place.device.kind == "cpu"
     notes = [MEASURED if on_cpu else COMPUTED]
     odd = {
-        f"the architecture {model.kind}": model.encoder,
-        f"the recipe {work.asked.recipe}": work.asked.recipe not in ("pretrain", "sft"),
+        f"the architecture {model.kind}": bool(model.sight) or (model.encoder and model.kind != "bert"),
+        f"the recipe {work.asked.recipe}": work.asked.recipe not in MEASURED_RECIPES,
         f"the tuner {work.asked.tuner}": work.asked.tuner not in ("full", "lora"),
         f"quantization {work.asked.quantization}": bool(work.asked.quantization),
         f"the optimizer {work.asked.optimizer}": work.asked.optimizer != "adamw",
@@ -197,6 +214,10 @@ def _notes(model: Architecture, work: Work, place: Place) -> list[str]:
         notes += [UNPROVEN.format(what[0].upper() + what[1:]) for what, is_odd in odd.items() if is_odd]
         notes.append(f"Memory is above what a process has after its imports, about {IMPORTS / 1e6:.0f} MB here.")
     notes.append("Every row is taken to be as long as it may be; shorter rows take less.")
+    if work.new_tokens:
+        notes.append("Answers that are drawn are taken to fit the longest row with what was asked.")
+    if model.sight:
+        notes.append("Every token of a row is taken to be one of an image; fewer images take less.")
     if place.sharding != "single":
         notes.append("Shares of several devices are arithmetic alone.")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.trainer.plan.architecture import UnplannableError
+from services.trainer.plan.fields import UnplannableError
 
 MIB = 1 << 20
 #: The share of a device that tensors may fill; the rest is the driver's, the kernels', and lost between blocks.

@@ -29,12 +29,18 @@ class Disk:
 def flops(model: Architecture, work: Work) -> float:
     """Operations of one update on one device (Kaplan et al. 2020, arXiv:2001.08361, 2.1; attention not halved).
 
-    Frozen weights need no gradients of their own; checkpointing is one more pass forward.
+    Frozen weights need no gradients of their own; checkpointing is one more pass forward, and so are the drawing of
+    answers, a reference, and each frozen model with its own weights.
     """
     passes = 3 if work.asked.tuner == "full" else 2
     passes += 1 if work.checkpoints_activations(model.parameters) else 0
-    reference = 1 if work.method.reference else 0
-    return work.tokens * flops_per_token(model, work.max_length, passes + reference) * work.accumulation
+    passes += work.method.more_passes + (1 if work.new_tokens else 0)
+    each = flops_per_token(model, work.max_length, passes)
+    each += sum(flops_per_token(other, work.max_length, 1) for other in work.beside.values())
+    if sight := model.sight:  # frozen, or as much as the layers
+        of_tower = 2.0 * sight.patches * sum(linear.weights for linear in sight.linears)
+        each += of_tower * (passes if work.asked.own.get("train_vision_tower") else 1)
+    return work.tokens * each * work.accumulation / work.asked.distribution.sequence
 
 
 def flops_per_token(model: Architecture, length: float, passes: int) -> float:

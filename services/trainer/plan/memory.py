@@ -1,31 +1,28 @@
 """The most bytes that training holds at once, part by part; knows no device and no clock.
 
-On CPUs the formula was fitted to measured peaks (docs/training.md); on accelerators it is arithmetic over what torch
-keeps, which nobody has measured yet.
+Counted on the tensors that torch keeps (tests/recipes/test_plan_counts.py). On CPUs a share for the heap was measured
+(benchmarks/planner.py); on accelerators nobody has measured yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.trainer.plan.adapters import chosen, fixed, trained
+from services.trainer.distribution import ZERO
+from services.trainer.plan.adapters import fixed, trained
 from services.trainer.plan.architecture import Architecture
+from services.trainer.plan.layers import activations, again, left_over, scattered
+from services.trainer.plan.losses import Held, held
+from services.trainer.plan.rollouts import rollout
+from services.trainer.plan.sight import seeing
 from services.trainer.plan.work import Sharding, Work
 
 #: What a trainer takes beside tensors when it starts to work.
 START = 90_000_000
 #: A process after its imports; torch, transformers, peft and TRL on a CPU.
 IMPORTS = 502_000_000
-#: Copies of the logits that a loss holds at once: their log-softmax and the gradients of both.
-LOGITS = 3
-#: The same under bfloat16, which adds them as they came: 2 + 3 × 4 bytes, as floats of 4.
-LOGITS_BFLOAT16 = 3.5
-#: What stands beside the gradients when the last of them is made, as copies of the largest tensor.
-GRADIENT = 2
-#: The share of activations that are not kept but that malloc on a CPU does not give back before they are made again.
-NOT_GIVEN_BACK = 0.4
-#: What kept activations take on a CPU, blocks between them included.
-BETWEEN = 1.2
+#: Copies of the largest tensor that optimizers make while they update it; AdamW has none.
+UPDATING = 2
 #: Bytes of a quantized number: 4 bits and quantized constants of blocks of 64 (Dettmers et al. 2023, 3); int8.
 QUANTIZED = {"nf4": 0.5 + 8 / 64 / 8 + 4 / (64 * 256), "int8": 1.0}
 #: Bytes of state that optimizers keep for a number that is trained.
@@ -42,8 +39,16 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    #: While answers are drawn; 0 where none are.
+    drawn: int
+    #: Of the weights, those of frozen models beside the base.
+    beside: int
     other: int
     peak: int
+    #: When that is, in words.
+    moment: str
+    #: What offloading leaves in the host's memory in place of the device's.
+    on_host: int = 0
 
 
 def memory(model: Architecture, work: Work, sharding: Sharding = "single", devices: int = 1) -> Memory:
@@ -52,27 +57,52 @@ def memory(model: Architecture, work: Work, sharding: Sharding = "single", devic
     shares = _shares(sharding, devices)
     # DeepSpeed and FSDP compute in bfloat16 and keep a copy in float32, where there is bfloat16.
     mixed = work.bfloat16 and sharding not in ("single", "ddp")
-    weights = _weights(model, work, trainable, mixed) / shares["weights"]
+    beside = _beside(model, work)
+    weights = _weights(model, work, trainable, mixed) / shares["weights"] + beside
     copies = 0.0 if mixed else _copies(model, work, trainable)
+    copies += 2.0 * 2 * model.largest if shares["weights"] > 1 else 0.0  # this layer's and the next one's are gathered
     gradients = (2 if mixed else 4) * trainable / shares["gradients"]
-    state = (_state(model, work, trainable) + (4 * trainable if mixed else 0)) / shares["state"]
-    kept, logits = activations(model, work), _logits(model, work)
-    gathered = 2.0 * 2 * model.largest if shares["weights"] > 1 else 0.0  # this layer's and the next one's
-    last = 4.0 * GRADIENT * model.largest if work.asked.tuner == "full" else 0.0
-    if work.asked.optimizer == "lomo":
-        gradients = 4.0 * model.largest
-    forward = kept + logits + (gradients if work.accumulation > 1 else 0)
-    backward = gradients + last / shares["state"]
-    standing = START + weights + copies + state + gathered
+    gradients = 4.0 * model.largest if work.asked.optimizer == "lomo" else gradients
+    buckets = 4.0 * trainable if sharding == "ddp" else 0.0  # in which they are summed up
+    state = _of_optimizer(model, work, trainable, mixed or sharding in ZERO) / shares["state"]
+    shared = work.asked.distribution
+    lying, moments = 0.0 if shared.offload_weights else weights, 0.0 if shared.offload_optimizer else state
+    loss, drawn = _loss(model, work, sharding), rollout(model, work)
+    kept, made = activations(model, work) + seeing(model, work), again(model, work)
+    moment, most = _most(model, work, loss, kept, made, gradients, shares["state"])
     return Memory(
-        weights=int(weights + copies + gathered),
-        gradients=int(gradients),
-        optimizer=int(state),
-        activations=int(kept),
-        logits=int(logits),
+        weights=int(lying + copies),
+        gradients=int(gradients + buckets),
+        optimizer=int(moments),
+        activations=int(kept + made),
+        logits=int(max(loss.forward, loss.backward)),
+        drawn=int(drawn),
+        beside=int(beside),
         other=START,
-        peak=int(standing + max(forward, backward)),
+        peak=int(START + lying + copies + moments + buckets + max(most, drawn)),
+        moment="answers are drawn" if drawn > most else moment,
+        on_host=int(weights - lying + state - moments),
     )
+
+
+def _most(
+    model: Architecture, work: Work, loss: Held, kept: float, made: float, gradients: float, shares: int
+) -> tuple[str, float]:
+    """The moment of a step when it holds most beside what stands from one to the next, and how much that is."""
+    whole = work.asked.tuner == "full"
+    sum_so_far = gradients if work.accumulation > 1 else 0.0
+    lost = scattered(model, work)
+    # An embedding that is the head too gets two gradients, which are added up in the end.
+    twice = 4.0 * model.vocabulary * model.hidden if whole and model.tied else 0.0
+    updating = 0.0 if work.asked.optimizer in ("adamw", "lomo") or not whole else 4.0 * UPDATING * model.largest
+    moments = {
+        "the loss is computed": kept + lost + loss.forward + sum_so_far,
+        "the gradient of the loss is made": kept + lost + loss.backward + sum_so_far,
+        "gradients of the layers are made": kept + lost + made + loss.gradient + sum_so_far,
+        "the last gradients are made": gradients + twice + left_over(model, work),
+        "the weights are updated": gradients + updating / shares + left_over(model, work),
+    }
+    return max(moments.items(), key=lambda each: each[1])
 
 
 def _shares(sharding: Sharding, devices: int) -> dict[str, int]:
@@ -83,14 +113,18 @@ def _shares(sharding: Sharding, devices: int) -> dict[str, int]:
 
 
 def _weights(model: Architecture, work: Work, trainable: int, mixed: bool) -> float:
-    """Bytes of the base, the reference and the adapter, as the recipes hold them: float32, or quantized layers."""
+    """Bytes of the base and the adapter, as the recipes hold them: float32, or quantized layers."""
     size = 2.0 if mixed else 4.0
     base = size * model.parameters
     if quantization := work.asked.quantization:
         rest = model.parameters - model.linear_weights
         base = size * rest + QUANTIZED[quantization] * model.linear_weights
-    adapter = 0 if work.asked.tuner == "full" else size * (trainable + fixed(model, work.asked))
-    return base * (2 if work.reference else 1) + adapter
+    return base + (0 if work.asked.tuner == "full" else size * (trainable + fixed(model, work.asked)))
+
+
+def _beside(model: Architecture, work: Work) -> float:
+    """Bytes of the frozen models, which are float32: a reference, a teacher, a reward model."""
+    return 4.0 * (sum(other.parameters for other in work.beside.values()) + work.reference * model.parameters)
 
 
 def _copies(model: Architecture, work: Work, trainable: int) -> float:
@@ -105,6 +139,11 @@ def _copies(model: Architecture, work: Work, trainable: int) -> float:
     return size * model.multiplied
 
 
+def _of_optimizer(model: Architecture, work: Work, trainable: int, master: bool) -> float:
+    """Bytes of its state, with the float32 copy of the weights that some engines update."""
+    return _state(model, work, trainable) + (4.0 * trainable if master else 0.0)
+
+
 def _state(model: Architecture, work: Work, trainable: int) -> float:
     optimizer = work.asked.optimizer
     if optimizer in STATE:
@@ -114,7 +153,7 @@ def _state(model: Architecture, work: Work, trainable: int) -> float:
     if optimizer == "adafactor":
         thin = sum((each.inputs + each.outputs) * each.count for each in model.linears)
         return 4.0 * (thin + model.vocabulary + model.hidden + model.norms)
-    # Projected to a quarter of the width (recipes/optimization.py), the rest as AdamW holds it.
+    # Projected to a quarter of the width (recipes/learning/optimization.py), the rest as AdamW holds it.
     rank = max(1, model.hidden // 4)
     small = sum(
         each.count
@@ -125,42 +164,25 @@ def _state(model: Architecture, work: Work, trainable: int) -> float:
     return 4.0 * small + 8.0 * (trainable - model.linear_weights)
 
 
-def activations(model: Architecture, work: Work) -> float:
-    """Bytes kept for the backward pass: every layer's, or with checkpointing each layer's input and one layer's all."""
-    tokens = work.held_rows * work.texts * work.max_length
-    one = tokens * _of_layer(model, work)
-    one += 9.0 * work.held_rows * work.texts * model.dropped_heads * work.max_length**2
-    if work.checkpoints_activations(model.parameters):
-        lost = NOT_GIVEN_BACK * model.layers * one if work.asked.device == "cpu" else 0.0
-        return 4.0 * tokens * model.layers * model.hidden + one + lost
-    return model.layers * one * (BETWEEN if work.asked.device == "cpu" else 1.0)
+def _loss(model: Architecture, work: Work, sharding: Sharding) -> Held:
+    length = work.new_tokens if work.loss(sharding) == "proximal" else work.max_length
+    return held(
+        work.loss(sharding) if model.head_kind == "tokens" else "none",
+        model,
+        -(-work.held_rows * work.texts * length // work.asked.distribution.sequence),
+        trained=work.asked.tuner == "full",
+        bfloat16=work.bfloat16,
+        on_cpu=work.on_cpu,
+        chunk=work.asked.performance.loss_chunk_tokens,
+    )
 
 
-def _of_layer(model: Architecture, work: Work) -> float:
-    """Bytes of a token in one layer: norms and what is added up are float32, what is multiplied is as computed."""
-    product = 2.0 if work.bfloat16 else 4.0
-    between = product * (5 * model.query + 5 * model.key_value + 4 * model.intermediate)
-    whole = 4.0 * (8 * model.hidden + model.query)
-    if model.encoder:  # no gate, no rotation, masks of dropout
-        between = product * (2 * model.query + 2 * model.key_value + 2 * model.intermediate)
-        whole = 4.0 * 8 * model.hidden
-    if work.asked.tuner in ("lora", "adalora", "vera"):
-        rank = int(work.asked.of_tuner("rank")) or 16
-        between += product * rank * len([each for each in chosen(model, work.asked) if each.count > 1])
-    return between + whole + (product * 2 * model.hidden if work.bfloat16 else 0.0)
-
-
-def _logits(model: Architecture, work: Work) -> float:
-    if model.head_kind != "tokens":
-        return 0.0
-    return 4.0 * work.tokens * model.vocabulary * (LOGITS_BFLOAT16 if work.bfloat16 else LOGITS)
-
-
-def host_memory(model: Architecture, work: Work, peak: int) -> int:
+def host_memory(model: Architecture, work: Work, held: Memory) -> int:
     """Bytes of a whole process on its host: on a CPU everything; before an accelerator the weights as they are loaded.
 
     A base that is quantized while it is loaded passes through the host as it is stored, at 2 bytes a number or more.
     """
-    if work.asked.device == "cpu":
-        return IMPORTS + peak
-    return IMPORTS + START + (2 if work.asked.quantization else 4) * model.parameters
+    if work.on_cpu:
+        return IMPORTS + held.peak + held.on_host
+    loaded = (2 if work.asked.quantization else 4) * model.parameters
+    return IMPORTS + START + max(held.on_host, loaded, *(4 * each.parameters for each in work.beside.values()))

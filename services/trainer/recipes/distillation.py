@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # that GKD may change there is ours to know, not a user's
@@ -26,16 +26,17 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-from services.trainer.recipes.base_model import load_base, load_beside
-from services.trainer.recipes.conversations import IGNORED, check_answers_only, fitting, prompt_ids
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import parity_prompts, still
-from services.trainer.recipes.parity import write_parity
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.quantization import quantization_config
-from services.trainer.recipes.rows import Message, read_conversations
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
+from services.trainer.recipes.data.conversations import IGNORED, check_answers_only, fitting, prompt_ids
+from services.trainer.recipes.data.pairs import parity_prompts, still
+from services.trainer.recipes.data.rows import Message, read_conversations
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import end_ids, write_parity
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import have_padding, load_base, load_beside, longest_of
+from services.trainer.recipes.models.quantization import quantization_config
+from services.trainer.recipes.models.stored import number_of_weights
+from services.trainer.recipes.models.tuning import adapter_config, check_targets, save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=5e-3)
 FULL_DEFAULTS = Optimization(learning_rate=1e-3)
@@ -47,34 +48,30 @@ EVAL_BATCH = 16
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "gkd":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is gkd.")
+    spec = job.spec("gkd")
     parameters = spec.parameters
     adapter = adapter_config(parameters)
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     conversations = read_conversations(job.train_rows)
-    held_out = read_conversations(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_conversations, MAX_EVAL_ROWS)
 
     set_seed(spec.seed)
     tokenizer, model = load_base(job.base, quantization_config(parameters))
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    have_padding(tokenizer)
     teacher = load_teacher(job, tokenizer, model)
     still(model)
     if adapter is not None:
         check_targets(model, adapter)
-    positions = min(each.config.get_text_config().max_position_embeddings for each in (model, teacher))
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, positions)
+    max_length = longest_of(parameters.get("max_length"), MAX_LENGTH, model, teacher)
     kept, rows = columns(tokenizer, conversations, max_length)
     _, eval_rows = columns(tokenizer, held_out, max_length)
-    longest = max(len(row["prompts"]) for row in rows + eval_rows)
-    new_tokens = min(parameters.get("max_new_tokens") or MAX_NEW_TOKENS, positions - longest)
+    room = longest_of(None, sys.maxsize, model, teacher) - max(len(row["prompts"]) for row in rows + eval_rows)
     job.settings["max_length"] = max_length
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
     trainer = gkd(
-        {**parameters, "max_new_tokens": new_tokens},
-        trainer_arguments(job, spec, optimization, len(rows), model.num_parameters(), bool(eval_rows)),
+        {**parameters, "max_new_tokens": min(parameters.get("max_new_tokens") or MAX_NEW_TOKENS, room)},
+        trainer_arguments(job, spec, optimization, len(rows), number_of_weights(model), bool(eval_rows)),
         model=model,
         teacher_model=teacher,
         train_dataset=Dataset.from_list(rows),
@@ -198,9 +195,7 @@ def gkd(parameters: dict[str, Any], arguments: dict[str, Any], **given: Any) -> 
     )
     tokenizer = given["processing_class"]
     trainer = Ready(args=config, data_collator=lambda rows: collate(tokenizer.pad_token_id, rows), **given)
-    ends = trainer.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-    trainer.generation_config.eos_token_id = sorted(ends)
+    trainer.generation_config.eos_token_id = end_ids(trainer.model, tokenizer)
     return trainer
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process("scipy", "sentence_transformers", "sklearn")  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -32,8 +32,15 @@ from transformers import (
     set_seed,
 )
 
-from services.trainer.recipes.contrastive import Contrastive, collate
-from services.trainer.recipes.encoders import (
+from services.trainer.recipes.data.pairs import within
+from services.trainer.recipes.data.retrieval import NEGATIVES, fitting, ranked
+from services.trainer.recipes.data.rows import Retrieval, read_retrieval
+from services.trainer.recipes.learning.contrastive import Contrastive, collate
+from services.trainer.recipes.learning.optimization import Optimization, device_type, trainer_arguments
+from services.trainer.recipes.learning.parity import Probe, write_probes
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.encoders import (
     BATCH,
     Columns,
     adapted,
@@ -43,13 +50,6 @@ from services.trainer.recipes.encoders import (
     longest,
     padded,
 )
-from services.trainer.recipes.optimization import Optimization, device_type, trainer_arguments
-from services.trainer.recipes.pairs import within
-from services.trainer.recipes.parity import Probe, write_probes
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.retrieval import NEGATIVES, fitting, ranked
-from services.trainer.recipes.rows import Retrieval, read_retrieval
-from services.trainer.recipes.training import train_or_resume
 from services.trainer.refusals import enum_word
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=2e-4, batch_size=64)
@@ -60,14 +60,12 @@ POOLINGS = ("cls", "mean", "lasttoken")
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "embedding":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is embedding.")
+    spec = job.spec("embedding")
     parameters = spec.parameters
     adapter = chosen_adapter(spec, "FEATURE_EXTRACTION")
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_retrieval(job.train_rows)
-    held_out = read_retrieval(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_retrieval, MAX_EVAL_ROWS)
 
     set_seed(spec.seed)
     encoder = load_encoder(job, parameters)
@@ -99,6 +97,7 @@ def train(job: JobDir) -> Outcome:
     }
     if progress.stopped:
         return Outcome(progress.stopped, metrics)
+    encoder[0].model = trainer.model  # put together, where several devices had it
 
     job.report("phase", message="saving")
     metrics |= _measured(encoder, held_out, max_length)

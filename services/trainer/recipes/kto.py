@@ -9,22 +9,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.distribution import Distribution
+from services.trainer.recipes.distributed.ranks import world
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
 
+import pyarrow
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import KTOConfig, KTOTrainer
 
-from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import (
+from services.trainer.recipes.data.pairs import (
     Answer,
     answer,
     check_counted,
@@ -36,18 +37,24 @@ from services.trainer.recipes.pairs import (
     still,
     within,
 )
-from services.trainer.recipes.parity import write_parity
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.quantization import quantization_config
-from services.trainer.recipes.rows import Feedback, read_feedback
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
+from services.trainer.recipes.data.rows import Feedback, read_feedback
+from services.trainer.recipes.data.tokens import made_once, schema_of
+from services.trainer.recipes.distributed.reference import summed, with_reference
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import write_parity
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import load_base, longest_of
+from services.trainer.recipes.models.quantization import quantization_config
+from services.trainer.recipes.models.stored import number_of_weights
+from services.trainer.recipes.models.tuning import adapter_config, check_targets, save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=1e-4, batch_size=16)
 FULL_DEFAULTS = Optimization(learning_rate=1e-5, batch_size=16)
 MAX_LENGTH = 512
 MAX_EVAL_ROWS = 256
 
+TOKENS = schema_of("prompt_ids", "answer_ids")
 Judged = tuple[Answer, bool]
 
 
@@ -57,12 +64,17 @@ class Ready(KTOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
 
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if world() == 1:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        return with_reference(
+            self, dataset, batch_size, lambda m, b: {"ref_logps": summed(m, b), "ref_KL_logps": summed(m, b, "KL_")}
+        )
+
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "kto":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is kto.")
+    spec = job.spec("kto")
     parameters = spec.parameters
     adapter = adapter_config(parameters)
     check_head(adapter)
@@ -70,26 +82,28 @@ def train(job: JobDir) -> Outcome:
     if optimization.batch_size < 2:
         raise BadInput("optimization.batch_size is 1; kto compares the rows of a batch, so give 2 or more.")
     rows = read_feedback(job.train_rows)
-    held_out = read_feedback(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_feedback, MAX_EVAL_ROWS)
 
     set_seed(spec.seed)
     tokenizer, model = load_base(job.base, quantization_config(parameters))
     still(model)
     if adapter is not None:
         check_targets(model, adapter)
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
+    max_length = longest_of(parameters.get("max_length"), MAX_LENGTH, model)
     job.settings["max_length"] = max_length
-    judged, eval_judged = (_fitting(tokenizer, some, max_length) for some in (rows, held_out))
+    splits = {"train": rows, "validation": held_out}
+    judged, eval_judged = (_fitting(job, split, tokenizer, some, max_length) for split, some in splits.items())
     # The trainer takes batches as they stand, so that a batch holds the answers it is compared with.
     random.Random(spec.seed).shuffle(judged)
+    together = optimization.batch_size * Distribution.of(parameters).row_shares
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
-    arguments = trainer_arguments(job, spec, optimization, len(judged), model.num_parameters(), bool(eval_judged))
+    arguments = trainer_arguments(job, spec, optimization, len(judged), number_of_weights(model), bool(eval_judged))
     trainer = Ready(
         model=model,
         args=config(parameters, arguments, max_length, adapter is None or sees_all(arguments, len(judged))),
-        train_dataset=Dataset.from_list(columns(judged, optimization.batch_size)),
-        eval_dataset=Dataset.from_list(columns(eval_judged, optimization.batch_size)) if eval_judged else None,
+        train_dataset=Dataset.from_list(columns(judged, together)),
+        eval_dataset=Dataset.from_list(columns(eval_judged, together)) if eval_judged else None,
         processing_class=tokenizer,
         peft_config=adapter,
         callbacks=[progress],
@@ -151,8 +165,17 @@ def columns(rows: list[Judged], batch_size: int) -> list[dict[str, Any]]:
     return made
 
 
-def _fitting(tokenizer: PreTrainedTokenizerBase, rows: list[Feedback], max_length: int) -> list[Judged]:
-    judged = [(answer(tokenizer, row.prompt, row.completion), row.good) for row in rows]
+def _fitting(
+    job: JobDir, split: str, tokenizer: PreTrainedTokenizerBase, rows: list[Feedback], max_length: int
+) -> list[Judged]:
+    def make() -> pyarrow.Table:
+        found = (answer(tokenizer, row.prompt, row.completion) for row in rows)
+        return pyarrow.Table.from_pylist([{n: getattr(each, n) for n in TOKENS.names} for each in found], TOKENS)
+
+    told = made_once(job, split, TOKENS, len(rows), make).to_pydict().values()
+    judged = [
+        (Answer(asked, said, row.completion["content"]), row.good) for asked, said, row in zip(*told, rows, strict=True)
+    ]
     return within(judged, [len(each.ids) for each, _ in judged], max_length)
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -23,16 +22,13 @@ import torch
 from peft import get_peft_model
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments
 from trl.models.utils import unwrap_model_for_generation
 
-from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.checkpoints import newest
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import check_head, parity_prompts, still
-from services.trainer.recipes.parity import write_parity
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.proximal import (
+from services.trainer.recipes.job.checkpoints import newest
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.reinforcement.lesson import Lesson
+from services.trainer.recipes.reinforcement.proximal import (
     advantages,
     mean_counted,
     policy_loss,
@@ -40,31 +36,18 @@ from services.trainer.recipes.proximal import (
     value_loss,
     whitened,
 )
-from services.trainer.recipes.reuse import Shuffled, keep_rollout
-from services.trainer.recipes.rewards import Rewards, rewards_of
-from services.trainer.recipes.rollouts import (
+from services.trainer.recipes.reinforcement.reuse import Shuffled, keep_rollout
+from services.trainer.recipes.reinforcement.rewards import Rewards
+from services.trainer.recipes.reinforcement.rollouts import (
     MAX_NEW_TOKENS,
     Answers,
     Base,
-    HeldOut,
     Question,
     answered,
     base_of,
-    check_prompts,
-    questions,
-    report_rewards,
     said_by,
     token_logits,
 )
-from services.trainer.recipes.rows import read_conversations
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
-from services.trainer.reinforcement import BATCH_SIZE
-
-ADAPTER_DEFAULTS = Optimization(learning_rate=2e-5, batch_size=BATCH_SIZE, epochs=1.0)
-FULL_DEFAULTS = Optimization(learning_rate=1e-6, batch_size=BATCH_SIZE, epochs=1.0)
-MAX_LENGTH = 512
-MAX_EVAL_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -95,64 +78,32 @@ class Knobs:
 
 
 def train(job: JobDir) -> Outcome:
-    job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "ppo":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is ppo.")
-    parameters, knobs = spec.parameters, Knobs.given(spec.parameters)
-    adapter = adapter_config(parameters)
-    optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
-    conversations = read_conversations(job.train_rows)
-    held_out = read_conversations(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
-
-    set_seed(spec.seed)
-    tokenizer, model = load_base(job.base)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    still(model)
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
-    asked, eval_asked = (questions(tokenizer, some, knobs.max_tokens, max_length) for some in (conversations, held_out))
-    rewards = rewards_of(job, parameters, max_length)
-    arguments = trainer_arguments(
-        job, spec, optimization, len(asked) * knobs.updates, model.num_parameters(), evaluate=False
-    )
-    check_prompts(asked, optimization.batch_size * optimization.gradient_accumulation_steps)
-    if adapter is not None:
-        check_targets(model, adapter)
-        check_head(adapter)
+    lesson = Lesson.of(job, "ppo")
+    model, knobs = lesson.model, Knobs.given(lesson.spec.parameters)
+    arguments = lesson.arguments(1, knobs.updates)
+    if lesson.adapter is not None:
         if arguments["gradient_checkpointing"]:
             model.enable_input_require_grads()  # else nothing before the first adapter asks for a gradient
-        model = get_peft_model(model, adapter)
+        model = get_peft_model(model, lesson.adapter)
     model.value_head = ValueHead(model.config.get_text_config().hidden_size)
 
     base = base_of(job, model)
-    progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
+    progress = ProgressCallback(job, lesson.spec.parameters.get("log_every_steps") or 1)
     trainer = PpoTrainer(
         model=model,
-        args=TrainingArguments(**{**arguments, "include_num_input_tokens_seen": "no"}, remove_unused_columns=False),
-        train_dataset=asked,
+        args=TrainingArguments(**arguments, remove_unused_columns=False),
+        train_dataset=lesson.asked,
         data_collator=list,
-        processing_class=tokenizer,
+        processing_class=lesson.tokenizer,
         callbacks=[progress],
-    ).told(knobs, rewards, base)
+    ).told(knobs, lesson.exam.rewards, base)
     keep_rollout(trainer, knobs.updates, newest(job.checkpoints), value_head=model.value_head)
-    job.settings.update({**vars(knobs), "max_length": max_length})
-    exam = HeldOut(tokenizer, eval_asked, rewards, knobs.max_tokens, knobs.temperature)
-    metrics = {
-        "rows_dropped": float(len(conversations) - len(asked)),
-        **exam.measured(model),
-        **train_or_resume(trainer, job, progress),
-        **report_rewards(trainer.state),
-    }
+    job.settings.update(vars(knobs))
+    metrics = lesson.taught(trainer, progress)
     if progress.stopped:
         return Outcome(progress.stopped, metrics)
-
-    metrics |= exam.measured(model, base)
-    job.report("phase", message="saving")
     del model.value_head  # nothing serves it
-    kind = save(job, model, tokenizer)
-    prompts = [each.prompt for each in eval_asked or asked]
-    write_parity(job, model, tokenizer, parity_prompts(tokenizer, prompts, max_length))
-    return Outcome("succeeded", metrics, {"kind": kind, "path": "out/model"})
+    return lesson.ended(model, base, metrics)
 
 
 class ValueHead(torch.nn.Linear):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.distributed.ranks import world
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # that ORPO and CPO may change there is ours to know, not a user's
@@ -21,27 +21,30 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, set_seed
 
-from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.conversations import IGNORED
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import (
+from services.trainer.recipes.data.conversations import IGNORED
+from services.trainer.recipes.data.pairs import (
     Pair,
     check_counted,
     check_head,
     likelihoods,
-    pair,
+    pair_tokens,
     parity_prompts,
     preference,
     sees_all,
     still,
     within,
 )
-from services.trainer.recipes.parity import write_parity
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.quantization import quantization_config
-from services.trainer.recipes.rows import read_preferences
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
+from services.trainer.recipes.data.rows import read_preferences
+from services.trainer.recipes.distributed.distribution import share_of
+from services.trainer.recipes.distributed.reference import summed, with_reference
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import write_parity
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import have_padding, load_base, longest_of
+from services.trainer.recipes.models.quantization import quantization_config
+from services.trainer.recipes.models.stored import number_of_weights
+from services.trainer.recipes.models.tuning import adapter_config, check_targets, save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=1e-4, batch_size=16)
 FULL_DEFAULTS = Optimization(learning_rate=1e-5, batch_size=16)
@@ -51,29 +54,30 @@ MAX_EVAL_ROWS = 256
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe not in METHODS:
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is {', '.join(METHODS)}.")
+    spec = job.spec(*METHODS)
     parameters = spec.parameters
     adapter = adapter_config(parameters)
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_preferences(job.train_rows)
-    held_out = read_preferences(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_preferences, MAX_EVAL_ROWS)
 
     set_seed(spec.seed)
     tokenizer, model = load_base(job.base, quantization_config(parameters))
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    have_padding(tokenizer)
     still(model)
     if adapter is not None:
         check_targets(model, adapter)
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
+    max_length = longest_of(parameters.get("max_length"), MAX_LENGTH, model)
     job.settings["max_length"] = max_length
-    pairs, eval_pairs = (_fitting([pair(tokenizer, row) for row in some], max_length) for some in (rows, held_out))
+    splits = {"train": rows, "validation": held_out}
+    pairs, eval_pairs = (
+        _fitting(pair_tokens(job, split, tokenizer, some), max_length) for split, some in splits.items()
+    )
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
     trainer = METHODS[spec.recipe](
         parameters,
-        trainer_arguments(job, spec, optimization, len(pairs), model.num_parameters(), bool(eval_pairs)),
+        trainer_arguments(job, spec, optimization, len(pairs), number_of_weights(model), bool(eval_pairs)),
         model=model,
         train_dataset=Dataset.from_list([pair.columns for pair in pairs]),
         eval_dataset=Dataset.from_list([pair.columns for pair in eval_pairs]) if eval_pairs else None,
@@ -121,6 +125,11 @@ def dpo(parameters: dict[str, Any], arguments: dict[str, Any], **given: Any) -> 
         def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
             return dataset  # it is tokens already
 
+        def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+            if world() == 1:
+                return super()._precompute_ref_logps(dataset, name, batch_size)
+            return with_reference(self, dataset, batch_size, _reference)
+
     check_head(given["peft_config"])
     smoothing = parameters.get("label_smoothing") or 0.0
     config = DPOConfig(
@@ -135,6 +144,10 @@ def dpo(parameters: dict[str, Any], arguments: dict[str, Any], **given: Any) -> 
     return Ready(args=config, **given)
 
 
+def _reference(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(zip(("ref_chosen_logps", "ref_rejected_logps"), summed(model, batch).chunk(2), strict=True))
+
+
 def orpo(parameters: dict[str, Any], arguments: dict[str, Any], **given: Any) -> Trainer:
     """Hong et al. 2024 (arXiv:2403.07691); the likelihood beside the odds ratio is that of the prompt too, as in the
     authors' code and in trl.
@@ -143,6 +156,10 @@ def orpo(parameters: dict[str, Any], arguments: dict[str, Any], **given: Any) ->
 
     class Ready(ORPOTrainer):
         tokenize_row = staticmethod(side_columns)
+
+        def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> tuple[Any, ...]:
+            counted = batch["chosen_attention_mask"][:, 1:].sum()
+            return _of_all(super().concatenated_forward(model, batch), counted)
 
     config = ORPOConfig(**arguments, **AS_GIVEN, beta=parameters.get("beta") or 0.1)
     return _counting(Ready(args=config, **given))
@@ -168,6 +185,10 @@ def _contrastive(arguments: dict[str, Any], **given: Any) -> Trainer:
     class Ready(CPOTrainer):
         tokenize_row = staticmethod(side_columns)
 
+        def concatenated_forward(self, model: Any, batch: dict[str, Any]) -> tuple[Any, ...]:
+            counted = (batch["chosen_labels"][:, 1:] != IGNORED).sum()
+            return _of_all(super().concatenated_forward(model, batch), counted)
+
     return _counting(Ready(args=CPOConfig(**arguments, **AS_GIVEN), **given))
 
 
@@ -185,6 +206,13 @@ def side_columns(row: dict[str, list[int]]) -> dict[str, list[int]]:
         columns[f"{side}_attention_mask"] = [1] * len(asked + said)
         columns[f"{side}_labels"] = [IGNORED] * len(asked) + said
     return columns
+
+
+def _of_all(found: tuple[Any, ...], counted: torch.Tensor) -> tuple[Any, ...]:
+    """What ORPO and CPO find in a batch, their fifth being the mean over `counted` tokens, of all devices where there
+    are several: a mean over theirs would weigh tokens of short answers more.
+    """
+    return (*found[:4], found[4] * share_of(counted), *found[5:])
 
 
 def _counting(trainer: Trainer) -> Trainer:

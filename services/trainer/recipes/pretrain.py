@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.performance import Performance
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -19,18 +19,18 @@ prepare_process()  # before torch and its kin, which the imports below bring
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig
 
-from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.conversations import Tokenized
-from services.trainer.recipes.distribution import loading
-from services.trainer.recipes.fresh_model import ModelShape, fresh_model, train_tokenizer
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.parity import Prompt, write_parity
-from services.trainer.recipes.performance import arranged, joining
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.rows import read_texts
-from services.trainer.recipes.token_loss import TokenTrainer
-from services.trainer.recipes.tokens import as_dataset, columns
-from services.trainer.recipes.training import train_or_resume
+from services.trainer.recipes.data.conversations import Tokenized
+from services.trainer.recipes.data.rows import read_texts
+from services.trainer.recipes.data.tokens import as_dataset, columns
+from services.trainer.recipes.distributed.distribution import loading
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import Prompt, write_parity
+from services.trainer.recipes.learning.performance import arranged, joining
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.token_loss import TokenTrainer
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import load_base
+from services.trainer.recipes.models.fresh_model import ModelShape, fresh_model, train_tokenizer
 
 DEFAULTS = Optimization(learning_rate=3e-3, batch_size=16, epochs=5, weight_decay=0.01)
 MAX_LENGTH = 64
@@ -40,15 +40,13 @@ PROMPT_TOKENS = 8
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "pretrain":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is pretrain.")
+    spec = job.spec("pretrain")
     parameters = spec.parameters
     optimization = DEFAULTS.given(parameters.get("optimization") or {})
     max_length = parameters.get("max_length") or MAX_LENGTH
     job.settings["max_length"] = max_length
     texts = read_texts(job.train_rows)
-    held_out = read_texts(job.validation_rows) if job.validation_rows.exists() else []
+    held_out = job.held_out(read_texts)
 
     set_seed(spec.seed)
     tokenizer, model = starting_point(job, parameters, texts, max_length, loading(job, spec))

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -21,7 +21,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 
-from services.trainer.recipes.encoders import (
+from services.trainer.recipes.data.pairs import within
+from services.trainer.recipes.data.retrieval import NEGATIVES, ranked, with_others
+from services.trainer.recipes.data.rows import Retrieval, read_retrieval
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import Probe, write_probes
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.encoders import (
     Columns,
     adapted,
     choose_pad,
@@ -33,14 +40,7 @@ from services.trainer.recipes.encoders import (
     padded,
     read_again,
 )
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import within
-from services.trainer.recipes.parity import Probe, write_probes
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.retrieval import NEGATIVES, ranked, with_others
-from services.trainer.recipes.rows import Retrieval, read_retrieval
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import save
+from services.trainer.recipes.models.tuning import save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=2e-4, epochs=1.0)
 FULL_DEFAULTS = Optimization(learning_rate=2e-5, epochs=1.0)
@@ -51,14 +51,12 @@ Pair = tuple[str, str, bool]
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "reranker":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is reranker.")
+    spec = job.spec("reranker")
     parameters = spec.parameters
     adapter = chosen_adapter(spec, "SEQ_CLS")  # which trains the head whole
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_retrieval(job.train_rows)
-    held_out = read_retrieval(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_retrieval, MAX_EVAL_ROWS)
     negatives = parameters.get("negatives") or NEGATIVES
     pairs, eval_pairs = with_others(rows, negatives, spec.seed), with_others(held_out, negatives, spec.seed)
     if all(fits for _, _, fits in pairs):

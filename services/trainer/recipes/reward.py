@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
 
+import pyarrow
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -28,43 +29,45 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer
 
-from services.trainer.recipes.conversations import tokenize
-from services.trainer.recipes.encoders import choose_pad
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import preference, still, within
-from services.trainer.recipes.parity import Probe, write_probes
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.rows import Preference, read_preferences
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
+from services.trainer.recipes.data.conversations import tokenize
+from services.trainer.recipes.data.pairs import preference, still, within
+from services.trainer.recipes.data.rows import Preference, read_preferences
+from services.trainer.recipes.data.tokens import made_once, schema_of
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import Probe, write_probes
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import longest_of
+from services.trainer.recipes.models.encoders import choose_pad
+from services.trainer.recipes.models.tuning import adapter_config, check_targets, save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=1e-4, batch_size=16, epochs=1.0)
 FULL_DEFAULTS = Optimization(learning_rate=1e-5, batch_size=16, epochs=1.0)
 MAX_LENGTH = 512
 MAX_EVAL_ROWS = 256
 
+SCORED = schema_of("chosen_ids", "rejected_ids")
 Scored = dict[str, list[int]]  # `chosen_ids` and `rejected_ids`, whole conversations
 
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "rm":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is rm.")
+    spec = job.spec("rm")
     parameters = spec.parameters
     adapter = adapter_config(parameters, "SEQ_CLS")  # which trains the head whole
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_preferences(job.train_rows)
-    held_out = read_preferences(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_preferences, MAX_EVAL_ROWS)
 
     set_seed(spec.seed)
     tokenizer, model = load_scorer(job.base)
     still(model)
     if adapter is not None:
         check_targets(model, adapter)
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
+    max_length = longest_of(parameters.get("max_length"), MAX_LENGTH, model)
     job.settings["max_length"] = max_length
-    pairs, eval_pairs = (_fitting(tokenizer, some, max_length) for some in (rows, held_out))
+    splits = {"train": rows, "validation": held_out}
+    pairs, eval_pairs = (_fitting(job, split, tokenizer, some, max_length) for split, some in splits.items())
     choose_pad(tokenizer, model, (ids[-1] for pair in pairs + eval_pairs for ids in pair.values()))
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
@@ -119,14 +122,16 @@ def load_scorer(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
     return tokenizer, model
 
 
-def _fitting(tokenizer: PreTrainedTokenizerBase, rows: list[Preference], max_length: int) -> list[Scored]:
-    pairs = [
-        {
-            "chosen_ids": tokenize(tokenizer, [*row.prompt, row.chosen]).input_ids,
-            "rejected_ids": tokenize(tokenizer, [*row.prompt, row.rejected]).input_ids,
-        }
-        for row in rows
-    ]
+def _fitting(
+    job: JobDir, split: str, tokenizer: PreTrainedTokenizerBase, rows: list[Preference], max_length: int
+) -> list[Scored]:
+    def make() -> pyarrow.Table:
+        sides = (
+            [tokenize(tokenizer, [*row.prompt, each]).input_ids for each in (row.chosen, row.rejected)] for row in rows
+        )
+        return pyarrow.Table.from_pylist([dict(zip(SCORED.names, ids, strict=True)) for ids in sides], schema=SCORED)
+
+    pairs = made_once(job, split, SCORED, len(rows), make).to_pylist()
     return within(pairs, [max(map(len, pair.values())) for pair in pairs], max_length)
 
 

@@ -6,31 +6,24 @@ Trains all weights (`full`, the default) or an adapter, and leaves whole weights
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
 
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from transformers import (
-    EvalPrediction,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 
-from services.trainer.recipes.encoders import (
+from services.trainer.recipes.data.pairs import within
+from services.trainer.recipes.data.rows import Classified, read_classified
+from services.trainer.recipes.learning.classes import GRADES, MAX_CONFUSED, Classes, Grades, Loss, grades
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import Probe, write_probes
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import last_evaluation, train_or_resume
+from services.trainer.recipes.models.encoders import (
     Columns,
     adapted,
     choose_pad,
@@ -42,72 +35,21 @@ from services.trainer.recipes.encoders import (
     padded,
     read_again,
 )
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.pairs import within
-from services.trainer.recipes.parity import Probe, write_probes
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.rows import Classified, read_classified
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import save
+from services.trainer.recipes.models.tuning import save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=5e-4)
 FULL_DEFAULTS = Optimization(learning_rate=5e-5)
 MAX_EVAL_ROWS = 1024
-#: With more classes the matrix of which was taken for which is longer than anybody reads.
-MAX_CONFUSED = 64
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classes in their order, and whether a text may have several of them or none."""
-
-    names: list[str]
-    several: bool
-
-    @classmethod
-    def of(cls, rows: Sequence[Classified], parameters: dict[str, Any]) -> "Classes":
-        """What the parameters say, else what the rows show. Raises BadInput where there is nothing to tell apart."""
-        names = list(parameters.get("label_names") or sorted({label for row in rows for label in row.labels}))
-        several = parameters.get("multi_label")
-        if several is None:
-            several = any(len(row.labels) != 1 for row in rows)
-        if len(names) < (1 if several else 2):
-            raise BadInput(f"There are {len(names)} classes; give rows of two at least, or label_names.")
-        return cls(names, bool(several))
-
-    @property
-    def problem_type(self) -> str:
-        """What transformers and engines call it: it tells them to take a softmax, or a sigmoid of each."""
-        return "multi_label_classification" if self.several else "single_label_classification"
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each class stands."""
-        return {name: place for place, name in enumerate(self.names)}
-
-    def target(self, row: Classified) -> int | list[float]:
-        """The place of the class, or a 1 for each that a text has. Raises BadInput, which does not tell the label."""
-        if not set(row.labels) <= self.places.keys():
-            raise BadInput(
-                f"{row.where} has a label that is not among the {len(self.names)} known; add it to label_names."
-            )
-        if self.several:
-            return [float(name in row.labels) for name in self.names]
-        if len(row.labels) != 1:
-            raise BadInput(f"{row.where} has {len(row.labels)} labels and not one; set multi_label, or choose one.")
-        return self.places[row.labels[0]]
 
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "sequence_classification":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is sequence_classification.")
+    spec = job.spec("sequence_classification")
     parameters = spec.parameters
     adapter = chosen_adapter(spec, "SEQ_CLS")  # which trains the head whole
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_classified(job.train_rows)
-    held_out = read_classified(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_classified, MAX_EVAL_ROWS)
     classes = Classes.of(rows, parameters)
 
     set_seed(spec.seed)
@@ -126,7 +68,7 @@ def train(job: JobDir) -> Outcome:
         data_collator=lambda batch: padded(tokenizer, batch),
         train_dataset=texts,
         eval_dataset=eval_texts or None,
-        compute_loss_func=Loss(classes, texts, bool(parameters.get("balance_classes"))),
+        compute_loss_func=Loss(classes, [text["labels"] for text in texts], bool(parameters.get("balance_classes"))),
         compute_metrics=lambda found: grades(classes, found),
         callbacks=[progress, Grades(job)],
     )
@@ -134,7 +76,7 @@ def train(job: JobDir) -> Outcome:
     if progress.stopped:
         return Outcome(progress.stopped, metrics)
     if eval_texts:
-        last = trainer.evaluate()
+        last = last_evaluation(trainer)
         metrics |= {name: last[f"eval_{name}"] for name in GRADES}
         metrics["eval_loss"] = last["eval_loss"]
         job.notes["confusion"] = str(last.get("eval_confusion", f"left out above {MAX_CONFUSED} classes"))
@@ -157,75 +99,6 @@ def _fitting(
 ) -> list[Columns]:
     texts = [{**tokenizer(row.text), "labels": classes.target(row)} for row in rows]
     return within(texts, [len(text["input_ids"]) for text in texts], max_length)
-
-
-class Loss:
-    """Cross entropy, of one class against the others or of each against its absence; balanced, what is there of a class
-    weighs the inverse of the class's share (King and Zeng 2001), so that each class counts as much.
-    """
-
-    def __init__(self, classes: Classes, texts: Sequence[Columns], balanced: bool) -> None:
-        self.several, self.weights = classes.several, None
-        if balanced:
-            targets = torch.tensor([text["labels"] for text in texts])
-            count = targets.sum(0) if self.several else targets.bincount(minlength=len(classes.names))
-            shares = count.float().clamp(min=1) / len(texts)
-            self.weights = 1 / shares if self.several else 1 / (shares * len(classes.names))
-
-    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-        """The mean over a batch; where that is fed in parts, a part's share of it."""
-        values = outputs["logits"].float()
-        weights = None if self.weights is None else self.weights.to(values.device)
-        if self.several:
-            total = binary_cross_entropy_with_logits(values, labels, pos_weight=weights, reduction="sum")
-        else:
-            total = cross_entropy(values, labels, weight=weights, reduction="sum")
-        return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
-
-
-GRADES = ("accuracy", "macro_f1", "micro_f1")
-
-
-def grades(classes: Classes, found: EvalPrediction) -> dict[str, Any]:
-    """How the classes of held-out rows were told, and the matrix of which was taken for which.
-
-    `accuracy` counts rows of which all is right. F1 is 2·tp ÷ (2·tp + fp + fn) (van Rijsbergen 1979, chapter 7), micro
-    over all decisions, macro the mean over the classes that were there or told. `confusion` has a row for each class
-    there was and a column for each that was told; of texts with several, for each class [[tn, fp], [fn, tp]].
-    """
-    values, there = torch.as_tensor(found.predictions), torch.as_tensor(found.label_ids)
-    count = len(classes.names)
-    if classes.several:
-        told, there = values > 0, there > 0.5
-    else:
-        places, told = there, torch.nn.functional.one_hot(values.argmax(1), count) > 0
-        there = torch.nn.functional.one_hot(places, count) > 0
-    hit, extra, missed = ((a & b).sum(0) for a, b in ((told, there), (told, ~there), (~told, there)))
-    each = 2 * hit / (2 * hit + extra + missed).clamp(min=1)
-    of = (hit + extra + missed) > 0
-    all_of = (2 * hit.sum() + extra.sum() + missed.sum()).item()
-    made = {
-        "accuracy": (told == there).all(1).float().mean().item(),
-        "macro_f1": each[of].mean().item() if of.any() else 1.0,
-        "micro_f1": 2 * hit.sum().item() / all_of if all_of else 1.0,
-    }
-    if count > MAX_CONFUSED:
-        return made
-    if not classes.several:
-        return made | {"confusion": (there.T.long() @ told.long()).tolist()}
-    right = (~told & ~there).sum(0)
-    return made | {"confusion": torch.stack([right, extra, missed, hit], 1).view(-1, 2, 2).tolist()}
-
-
-class Grades(TrainerCallback):
-    """Reports the grades of each evaluation; `eval_loss` is `ProgressCallback`'s to report."""
-
-    def __init__(self, job: JobDir) -> None:
-        self._job = job
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
-        figures = {name: metrics[f"eval_{name}"] for name in (*GRADES, "confusion") if f"eval_{name}" in metrics}
-        self._job.report("eval", step=state.global_step, total_steps=state.max_steps, **figures)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from services.trainer.performance import Performance
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -18,19 +17,20 @@ prepare_process()  # before torch and its kin, which the imports below bring
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig
 
-from services.trainer.recipes.base_model import load_base
-from services.trainer.recipes.conversations import check_answers_only, prompt_ids
-from services.trainer.recipes.distribution import loading
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.parity import Prompt, write_parity
-from services.trainer.recipes.performance import arranged, joining
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.quantization import quantization_config
-from services.trainer.recipes.rows import Message, read_conversations
-from services.trainer.recipes.token_loss import TokenTrainer
-from services.trainer.recipes.tokens import as_dataset, conversation_tokens, fitting
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import adapter_config, check_targets, save
+from services.trainer.recipes.data.conversations import check_answers_only, prompt_ids
+from services.trainer.recipes.data.rows import Message, read_conversations
+from services.trainer.recipes.data.tokens import as_dataset, conversation_tokens, fitting
+from services.trainer.recipes.distributed.distribution import loading
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import Prompt, write_parity
+from services.trainer.recipes.learning.performance import arranged, joining
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.token_loss import TokenTrainer
+from services.trainer.recipes.learning.training import train_or_resume
+from services.trainer.recipes.models.base_model import load_base, longest_of
+from services.trainer.recipes.models.quantization import quantization_config
+from services.trainer.recipes.models.stored import number_of_weights
+from services.trainer.recipes.models.tuning import adapter_config, check_targets, save
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=5e-3)
 FULL_DEFAULTS = Optimization(learning_rate=1e-3)
@@ -40,20 +40,18 @@ MAX_EVAL_ROWS = 256
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "sft":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is sft.")
+    spec = job.spec("sft")
     parameters = spec.parameters
     adapter = adapter_config(parameters)
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     conversations = read_conversations(job.train_rows)
-    held_out = read_conversations(job.validation_rows) if job.validation_rows.exists() else []
+    held_out = job.held_out(read_conversations)
 
     set_seed(spec.seed)
     tokenizer, model = load_base(job.base, quantization_config(parameters), loading(job, spec))
     if adapter is not None:
         check_targets(model, adapter)
-    max_length = min(parameters.get("max_length") or MAX_LENGTH, model.config.max_position_embeddings)
+    max_length = longest_of(parameters.get("max_length"), MAX_LENGTH, model)
     job.settings["max_length"] = max_length
     rows, kept = fitting(conversation_tokens(job, "train", tokenizer, conversations), max_length)
     held_out_rows = conversation_tokens(job, "validation", tokenizer, held_out[:MAX_EVAL_ROWS])
@@ -61,7 +59,7 @@ def train(job: JobDir) -> Outcome:
     joined, dataset = joining(job, spec, model, rows, by_itself=True), arranged(spec, rows, max_length)
 
     progress = ProgressCallback(job, parameters.get("log_every_steps") or 1)
-    arguments = trainer_arguments(job, spec, optimization, len(dataset), model.num_parameters(), bool(len(eval_rows)))
+    arguments = trainer_arguments(job, spec, optimization, len(dataset), number_of_weights(model), bool(len(eval_rows)))
     trainer = TokenTrainer(
         model=model,
         args=SFTConfig(

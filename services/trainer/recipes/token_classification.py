@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -31,8 +31,13 @@ from transformers import (
     set_seed,
 )
 
-from services.trainer.recipes.conversations import IGNORED
-from services.trainer.recipes.encoders import (
+from services.trainer.recipes.data.conversations import IGNORED
+from services.trainer.recipes.data.rows import Named, read_named
+from services.trainer.recipes.learning.optimization import Optimization, trainer_arguments
+from services.trainer.recipes.learning.parity import PROMPTS, Probe, write_probes
+from services.trainer.recipes.learning.progress import ProgressCallback
+from services.trainer.recipes.learning.training import last_evaluation, train_or_resume
+from services.trainer.recipes.models.encoders import (
     Columns,
     adapted,
     choose_pad,
@@ -43,12 +48,7 @@ from services.trainer.recipes.encoders import (
     padded,
     read_again,
 )
-from services.trainer.recipes.optimization import Optimization, trainer_arguments
-from services.trainer.recipes.parity import PROMPTS, Probe, write_probes
-from services.trainer.recipes.progress import ProgressCallback
-from services.trainer.recipes.rows import Named, read_named
-from services.trainer.recipes.training import train_or_resume
-from services.trainer.recipes.tuning import save
+from services.trainer.recipes.models.tuning import save
 from sluice.spans import spans_of, tagged, tags_of
 
 ADAPTER_DEFAULTS = Optimization(learning_rate=5e-4)
@@ -74,16 +74,14 @@ class Text:
 
 def train(job: JobDir) -> Outcome:
     job.report("phase", message="reading")
-    spec = job.spec()
-    if spec.recipe != "token_classification":
-        raise BadInput(f"spec.json asks for the recipe {spec.recipe!r}; this is token_classification.")
+    spec = job.spec("token_classification")
     parameters = spec.parameters
     adapter = chosen_adapter(spec, "TOKEN_CLS")  # which trains the head whole
     if adapter is not None:
         adapter.exclude_modules = list(HEADS)  # peft 0.21 knows the heads of texts alone, and would adapt these too
     optimization = (ADAPTER_DEFAULTS if adapter else FULL_DEFAULTS).given(parameters.get("optimization") or {})
     rows = read_named(job.train_rows)
-    held_out = read_named(job.validation_rows)[:MAX_EVAL_ROWS] if job.validation_rows.exists() else []
+    held_out = job.held_out(read_named, MAX_EVAL_ROWS)
     tags = tags_of(names_of(rows + held_out, parameters.get("label_names") or ()))
 
     set_seed(spec.seed)
@@ -114,7 +112,7 @@ def train(job: JobDir) -> Outcome:
     if progress.stopped:
         return Outcome(progress.stopped, metrics)
     if eval_texts:
-        last = trainer.evaluate()
+        last = last_evaluation(trainer)
         metrics |= {name: last[f"eval_{name}"] for name in (*GRADES, "loss")}
         metrics["eval_loss"] = metrics.pop("loss")
 
@@ -175,7 +173,8 @@ class Tagging(Trainer):
     """transformers' trainer counts the labels of a language model, whose first token has none."""
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        return torch.stack([(batch["labels"] != IGNORED).sum() for batch in batch_samples]).sum().to(device)
+        counted = torch.stack([(batch["labels"] != IGNORED).sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(counted).sum()  # those of all devices
 
 
 GRADES = ("entity_f1", "entity_precision", "entity_recall")

@@ -34,12 +34,12 @@ def _with_about(**columns: pa.DataType) -> pa.Schema:
 _CONVERSATION = _with_about(messages=MESSAGES)
 #: The canonical columns of every row schema, but for those of ASSETS.
 CANONICAL: dict[str, pa.Schema] = {
-    **dict.fromkeys(("sft", "vqa", "grounding", "caption"), _CONVERSATION),
+    **dict.fromkeys(("sft", "vqa", "grounding", "caption", "asr"), _CONVERSATION),
     "pretrain": _with_about(text=pa.string()),
     "preference": _with_about(prompt=MESSAGES, chosen=MESSAGES, rejected=MESSAGES),
     "feedback": _with_about(prompt=MESSAGES, completion=MESSAGES, label=pa.bool_()),
     "retrieval": _with_about(query=pa.string(), positive=TEXTS, negatives=TEXTS),
-    "classification": _with_about(text=pa.string(), label=TEXTS),
+    **dict.fromkeys(("classification", "image-text-classification"), _with_about(text=pa.string(), label=TEXTS)),
     "entities": _with_about(text=pa.string(), entities=ENTITIES),
 }
 #: Columns that name images, frames of videos, and sounds; they are there where a row names one, before the others.
@@ -47,7 +47,9 @@ ASSETS: dict[str, pa.DataType] = {"images": TEXTS, "videos": pa.list_(TEXTS), "a
 #: Row schemas whose rows name none.
 WITHOUT_ASSETS = ("pretrain", "entities")
 #: Row schemas whose rows are about an image, or another asset.
-WITH_ASSETS = ("vqa", "grounding", "caption")
+WITH_ASSETS = ("vqa", "grounding", "caption", "image-text-classification")
+#: Row schemas whose rows are about a sound; none is vouched for, since only images are read from columns.
+WITH_SOUNDS = ("asr",)
 #: The content of rows, without what is said about them, and where it is surely right.
 _READERS: dict[str, Callable[[pa.Table], tuple[list[pa.Array], Mask]]] = {
     **dict.fromkeys(("sft", *WITH_ASSETS), lambda raw: _alone(conversations(raw))),
@@ -55,7 +57,7 @@ _READERS: dict[str, Callable[[pa.Table], tuple[list[pa.Array], Mask]]] = {
     "preference": preference,
     "feedback": feedback,
     "retrieval": matches,
-    "classification": labeled,
+    **dict.fromkeys(("classification", "image-text-classification"), labeled),
     "entities": entities,
 }
 #: Columns whose type is known beforehand, so that no parser takes a date in a text for a time.
@@ -84,7 +86,7 @@ class Vouched(NamedTuple):
 def vouch(raw: pa.Table, row_schema: str) -> Vouched:
     """Check a table of rows in any convention, with the columns as their file names them."""
     known = [name for name in raw.column_names if name in KNOWN]
-    if not known:
+    if not known or row_schema in WITH_SOUNDS:
         return Vouched(CANONICAL[row_schema].empty_table(), np.zeros(len(raw), np.bool_))
     raw = raw.select(known).combine_chunks()
     about, sound = _about(raw)

@@ -11,8 +11,14 @@ import pyarrow.compute as pc
 from sluice.rows.answers import VERDICTS
 from sluice.rows.fields import LABEL
 
-_NAMES: dict[str, tuple[str, ...]] = {"classification": LABEL, "feedback": VERDICTS}
-_UNTIL_THEN: dict[str, str | bool] = {"classification": "none", "feedback": True}
+_NAMES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("classification", "image-text-classification"), LABEL),
+    "feedback": VERDICTS,
+}
+_UNTIL_THEN: dict[str, str | bool] = {
+    **dict.fromkeys(("classification", "image-text-classification"), "none"),
+    "feedback": True,
+}
 
 
 def labelable_row(raw: bytes, row_schema: str) -> bytes:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sluice.senses import is_rate
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -140,24 +142,33 @@ def _dicom(data: bytes) -> Media:
 
 
 def _sound(data: bytes) -> Media:
+    import numpy as np
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             if sound.format not in _SOUNDS:
-                raise UndecodableError("undecodable-audio", "WAV, FLAC, OGG or MP3", "another", "convert it")
+                raise _undecodable_sound("WAV, FLAC, OGG or MP3", "another", "convert it")
             if sound.frames > MAX_SECONDS * sound.samplerate:
                 raise UndecodableError("asset-too-large", "at most a day of sound", "more", "cut it into several")
+            if not is_rate(sound.samplerate):
+                raise _undecodable_sound("a rate of 1 to 768 kHz", "another in its head", "bring it to 16 kHz, say")
             read = 0
-            while count := len(sound.read(_SOUND_BLOCK, dtype="int16")):
-                read += count
+            while len(block := sound.read(_SOUND_BLOCK, dtype="float32")):
+                read += len(block)
+                if not np.isfinite(block).all():
+                    raise _undecodable_sound("samples that are finite", "some that are not", "export it again")
             if not read or read < sound.frames:
                 raise soundfile.LibsndfileError(0)
             return Media(_SOUNDS[sound.format])
     except soundfile.LibsndfileError:
-        raise UndecodableError(
-            "undecodable-audio", "a whole WAV, FLAC, OGG or MP3 file", "a damaged or cut one", "export it again"
+        raise _undecodable_sound(
+            "a whole WAV, FLAC, OGG or MP3 file", "a damaged, cut or empty one", "export it again"
         ) from None
+
+
+def _undecodable_sound(expected: str, found: str, repair: str) -> UndecodableError:
+    return UndecodableError("undecodable-audio", expected, found, repair)
 
 
 def _undecodable(found: str) -> UndecodableError:

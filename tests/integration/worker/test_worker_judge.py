@@ -11,9 +11,9 @@ from worker_parts import ENDPOINT, PROJECT, Ask, Gateway, answer
 from services.trainer.agent import recipe
 from services.trainer.agent.judge import Judges
 from services.trainer.folders import AttemptFolder
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir
-from services.trainer.recipes.judge import VARIABLE, Judge
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir
+from services.trainer.recipes.reinforcement.judge import VARIABLE, Judge
 from sluice.trainer import v1 as trainer
 
 ASKED = [([{"role": "user", "content": f"Question {number}?"}], "An answer.") for number in range(20)]
@@ -26,9 +26,9 @@ async def grading(ask: Ask, writer: asyncio.StreamWriter) -> None:
     answer(writer, {"id": "c", "created": 1, "model": ask.body["model"], "choices": [choice], "usage": usage})
 
 
-def judges(gateway: Gateway, endpoint: str) -> Judges:
+def judges(gateway: Gateway, endpoint: str, version: str = "") -> Judges:
     spec = trainer.TrainingJobSpec()
-    spec.grpo.rewards.add().judge.endpoint = endpoint
+    spec.grpo.rewards.add().judge.MergeFrom(trainer.Reward.Judge(endpoint=endpoint, model_version=version))
     job = trainer.TrainingJob(name=f"{PROJECT}/trainingJobs/1", spec=spec)
     return Judges(job, lambda: gateway.url.removeprefix("http://"), lambda: "trainer.payload.sign")
 
@@ -47,6 +47,22 @@ async def test_an_endpoint_of_the_project_grades(
     asked = gateway.one.asks[0].body
     assert asked["temperature"] == 0 and "An answer." in asked["messages"][1]["content"]
     assert {each.endpoint for each in gateway.worker.figures.drain()} == {f"{ENDPOINT}:judge"}
+
+
+async def test_the_version_that_was_found_grades_whatever_else_is_let_in(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.one.behavior = grading
+    gateway.route(candidate_percent=99)
+    async with judges(gateway, "assistant", f"{PROJECT}/models/m/versions/2").line() as line:
+        monkeypatch.setenv(VARIABLE, str(line))
+        judge = Judge(JobDir(tmp_path), "assistant")
+        assert await asyncio.to_thread(judge.grades, ASKED) == [0.2] * 20
+        assert len(gateway.one.asks) == 20 and not gateway.two.asks
+        gateway.route(candidate_percent=100, stable=False)  # promoted
+        with pytest.raises(BadInput, match="`m@2`, which grades this job, serves there no more"):
+            await asyncio.to_thread(judge.grades, ASKED)
+        assert not gateway.two.asks
 
 
 async def test_an_endpoint_that_is_not_there_is_named(
@@ -69,8 +85,8 @@ async def test_a_job_without_a_judge_has_no_line() -> None:
 ASKS = """
 import sys
 from pathlib import Path
-from services.trainer.recipes.jobdir import JobDir
-from services.trainer.recipes.judge import Judge
+from services.trainer.recipes.job.jobdir import JobDir
+from services.trainer.recipes.reinforcement.judge import Judge
 
 asked = [([{"role": "user", "content": "Well?"}], "An answer.")]
 Path(sys.argv[1], "grades").write_text(str(Judge(JobDir(Path(sys.argv[1])), "assistant").grades(asked)))

@@ -565,7 +565,7 @@ async def test_which_models_saw_the_rows(world):
             ("n/versions/1", second, "m/versions/1"),
         ):
             name = f"{PROJECT}/models/{model}"
-            await lineage.note_model(unit, name, f"{PROJECT}/models/{base}" if base else "", unit.now)
+            await lineage.note_model(unit, name, f"{PROJECT}/models/{base}" if base else "", [], unit.now)
             use = dataset.ModelUse(
                 model_version=name,
                 dataset_version=version.name,
@@ -574,11 +574,17 @@ async def test_which_models_saw_the_rows(world):
                 source=f"{PROJECT}/trainingJobs/{model[0]}",
             )
             await lineage.note_use(unit, use, unit.now)
+        student = f"{PROJECT}/models/student/versions/1"
+        await lineage.note_model(unit, student, "", [f"{PROJECT}/models/n/versions/1"], unit.now)
 
     await world.database.transact(note)
     erasure = await world.forget("P17")
     saw = {(use.model_version.rsplit("models/")[1], use.seen) for use in erasure.model_uses}
-    assert saw == {("m/versions/1", dataset.SEEN_TRAINED), ("n/versions/1", dataset.SEEN_INHERITED)}
+    assert saw == {
+        ("m/versions/1", dataset.SEEN_TRAINED),
+        ("n/versions/1", dataset.SEEN_INHERITED),
+        ("student/versions/1", dataset.SEEN_TAUGHT),
+    }
     clean = await world.version(1)
 
     async def later(unit):
@@ -591,4 +597,4 @@ async def test_which_models_saw_the_rows(world):
         await lineage.note_use(unit, use, unit.now)
 
     await world.database.transact(later)
-    assert len((await world.erasure(erasure.name)).model_uses) == 2, "it was trained on what was left"
+    assert len((await world.erasure(erasure.name)).model_uses) == 3, "it was trained on what was left"

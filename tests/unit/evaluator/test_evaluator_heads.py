@@ -116,6 +116,13 @@ async def test_labels(config, found, labels):
     assert posted == [("/v1/classify", {"model": "m", "input": "t", "truncate_prompt_tokens": -1})]
 
 
+async def test_labels_of_a_text_with_images_are_asked_whole():
+    messages = [{"role": "user", "content": [{"type": "text", "text": "t"}]}]
+    found = {"label": "b", "probs": [0.2, 0.8]}
+    given, posted = await gives("classify", "labels", {"messages": messages}, lambda *_: {"data": [found]})
+    assert json.loads(given) == ["b"] and posted == [("/v1/classify", {"model": "m", "messages": messages})]
+
+
 async def test_documents_by_cosine():
     vectors = [[3, 4], [-3, -4], [0.6, 0.8], [4, -3], [30, 40]]
 

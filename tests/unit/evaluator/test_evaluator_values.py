@@ -44,6 +44,16 @@ async def compared(probe, engine, **changes):
     return await compare("\n".join(lines).encode(), engine, "m", 0.01)
 
 
+async def test_images_are_asked_as_a_client_asks_and_not_by_token_ids():
+    engine, parts = Figures(ids=[9.0, 9.0]), [{"role": "user", "content": [{"type": "text", "text": "t"}]}]
+    assert not (await compared("logits", engine)).passed
+    probe = json.dumps({**PROBES["logits"], "messages": parts}).encode()
+    parity = await compare(probe, engine, "m", 0.01)
+    assert parity.passed and (parity.prompts, parity.equal_prompts, parity.equal_answers) == (1, 1, 1)
+    engine = Figures(tokens=3)
+    assert not (await compare(probe, engine, "m", 0.01)).passed
+
+
 @pytest.mark.parametrize("kind", sorted(PROBES))
 async def test_equal_is_equal(kind):
     parity = await compared(kind, Figures())

@@ -98,12 +98,29 @@ def test_vllm_fetches_no_media_and_bounds_them(tmp_path: Path) -> None:
     assert dict(pairwise(command.argv))["--allowed-media-domains"] == "none.invalid"
     assert command.env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert "--limit-mm-per-prompt" not in command.argv and "--enable-tower-connector-lora" not in command.argv
-    (launch.model_dir / "config.json").write_text('{"vision_config": {}, "audio_config": {}}')
+    sees = {"vision_config": {}, "video_token_id": 7, "audio_config": {}}
+    (launch.model_dir / "config.json").write_text(json.dumps(sees))
     argv = ENGINES["vllm"].command(launch).argv
     flags = dict(pairwise(argv))
     assert json.loads(flags["--limit-mm-per-prompt"]) == {"image": 16, "video": 1, "audio": 1}
-    assert float(flags["--mm-processor-cache-gb"]) < 1 and "--enable-tower-connector-lora" in argv
+    assert float(flags["--mm-processor-cache-gb"]) < 1
+    assert "--enable-tower-connector-lora" not in argv, "an audio tower with it ends the engine"
+    assert json.loads(flags["--media-io-kwargs"])["video"] == {"num_frames": 64}, "else it leaves out those after 32"
+    (launch.model_dir / "config.json").write_text('{"vision_config": {}, "image_token_id": 7}')
+    argv = ENGINES["vllm"].command(launch).argv
+    flags = dict(pairwise(argv))
+    assert "--enable-tower-connector-lora" in argv
     assert "--enable-tower-connector-lora" not in ENGINES["vllm"].command(replace(launch, lora=False)).argv
+    assert json.loads(flags["--limit-mm-per-prompt"]) == {"image": 16}, "a video is its frames to this one"
+
+
+def test_vllm_starts_without_adapters_what_it_serves_none_on(tmp_path: Path) -> None:
+    launch = launch_in(tmp_path, lora=True)
+    assert "--enable-lora" in ENGINES["vllm"].command(launch).argv
+    hears = {"architectures": ["Qwen2AudioForConditionalGeneration"], "audio_config": {}}
+    (launch.model_dir / "config.json").write_text(json.dumps(hears))
+    argv = ENGINES["vllm"].command(launch).argv
+    assert "--enable-lora" not in argv and "--enable-tower-connector-lora" not in argv
 
 
 def test_vllm_refuses_a_folder_without_config(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """Adapter files are refused before an engine sees them."""
 
 import contextlib
+import json
 import math
 from pathlib import Path
 
+import numpy
 import pytest
+import safetensors.numpy
 
 from services.gateway.engines.adapter_files import check_adapter
 from services.gateway.engines.errors import AdapterRejected
-from tests.fakes.engine import write_adapter, write_model, write_safetensors
+from services.gateway.engines.host import EngineHost
+from tests.fakes.engine import FakeEngine, write_adapter, write_model, write_safetensors
 
 
 def test_a_sound_adapter_passes(tmp_path: Path) -> None:
@@ -69,4 +73,70 @@ def test_a_stranger_among_the_tensors_is_refused(tmp_path: Path) -> None:
         check_adapter(adapter, model, max_rank=8)
     write_safetensors(tensors, {"base_model.model.lm_head.lora_A.weight": (4, 8)})
     with pytest.raises(AdapterRejected, match="tunes the vocabulary's matrix"):
+        check_adapter(adapter, model, max_rank=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "room", "says"),
+    [
+        ({"vision_config": {}}, "visual.blocks.0.attn.qkv", ""),
+        ({"vision_config": {}, "audio_config": {}}, "visual.blocks.0.attn.qkv", "tunes the tower of a base that hears"),
+        ({"vision_config": {}, "audio_config": {}}, "visual.merger.mlp.0", "tunes the projector of a base that hears"),
+        ({"audio_config": {}}, "encoder.layers.0.q_proj", "tunes the audio_tower of a base that hears"),
+        ({"audio_config": {}}, "language_model.layers.1.q_proj", ""),
+        ({"vision_config": {}}, "audio_tower.layers.0.q_proj", "tunes what hears"),
+        ({}, "bert.encoder.layer.0.query", ""),
+    ],
+)
+def test_what_an_engine_would_leave_out_without_a_word_is_refused(
+    tmp_path: Path, config: dict[str, object], room: str, says: str
+) -> None:
+    adapter, model = write_adapter(tmp_path / "a"), write_model(tmp_path / "m", **config)  # type: ignore[arg-type]
+    place = f"base_model.model.model.{room}"
+    shapes = {f"{place}.lora_A.weight": (4, 8), f"{place}.lora_B.weight": (8, 4)}
+    write_safetensors(adapter / "adapter_model.safetensors", shapes)
+    with pytest.raises(AdapterRejected, match=f"{says}.* Merge it") if says else contextlib.nullcontext():
+        check_adapter(adapter, model, max_rank=8)
+
+
+def test_an_adapter_of_a_base_that_takes_none_is_refused_before_an_engine_starts(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a")
+    model = write_model(tmp_path / "m", architectures=["Qwen2AudioForConditionalGeneration"])
+    says = "no adapter on a base of Qwen2AudioForConditionalGeneration. Merge it"
+    with pytest.raises(AdapterRejected, match=says):
+        check_adapter(adapter, model, max_rank=8)
+    with pytest.raises(AdapterRejected, match=says):
+        EngineHost(tmp_path / "host", FakeEngine()).rank_of(adapter, model)
+
+
+PLACE = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("method", "stored"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, {"qweight": numpy.zeros((2, 16), "int32")}),
+        ({"quant_method": "awq", "bits": 4}, {"qweight": numpy.zeros((16, 2), "int32")}),
+        (
+            {"quant_method": "compressed-tensors"},
+            {"weight_packed": numpy.zeros((16, 2), "int32"), "weight_shape": numpy.array([16, 16])},
+        ),
+    ],
+)
+@pytest.mark.parametrize(("hidden", "says"), [(16, ""), (8, "does not fit"), (2, "does not fit")])
+def test_an_adapter_is_held_against_weights_of_few_bits(
+    tmp_path: Path, method: dict[str, object], stored: dict[str, numpy.ndarray], hidden: int, says: str
+) -> None:
+    adapter, model = write_adapter(tmp_path / "a", hidden=hidden), write_model(tmp_path / "m")
+    (model / "config.json").write_text(json.dumps({"quantization_config": method}))
+    safetensors.numpy.save_file({f"{PLACE}.{name}": each for name, each in stored.items()}, model / "model.safetensors")
+    with pytest.raises(AdapterRejected, match=says) if says else contextlib.nullcontext():
+        check_adapter(adapter, model, max_rank=8)
+
+
+def test_an_adapter_of_few_bits_whose_shape_no_file_tells_is_refused(tmp_path: Path) -> None:
+    adapter, model = write_adapter(tmp_path / "a"), write_model(tmp_path / "m")
+    (model / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "hqq"}}))
+    safetensors.numpy.save_file({f"{PLACE}.W_q": numpy.zeros((8, 1), "int32")}, model / "model.safetensors")
+    with pytest.raises(AdapterRejected, match=r"few bits whose shape no file tells\. Merge it"):
         check_adapter(adapter, model, max_rank=8)

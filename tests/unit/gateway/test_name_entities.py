@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.gateway.engines.name_entities import FOLDER, LONGEST, NameEntities
+from services.gateway.engines.inner import FOLDER, LONGEST
+from services.gateway.engines.name_entities import NameEntities
 
 tokenizers = pytest.importorskip("tokenizers")
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "Ann", "Lee", "in", "York"]

@@ -30,3 +30,24 @@ def test_how_media_are_decoded_is_not_for_callers_to_say(check, name: str) -> No
 def test_what_would_take_seconds_to_decode_is_not_decoded(check) -> None:
     with pytest.raises(InvalidRequest, match=f"`messages` has more than {MAX_ELEMENTS} elements"):
         check(members(b'{"messages": [' + b"[]," * (MAX_ELEMENTS + 1) + b"[]]}"))
+
+
+def test_a_video_of_more_frames_than_an_engine_takes_is_refused_and_not_cut() -> None:
+    def asked(frames: int) -> dict[str, msgspec.Raw]:
+        video = {"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(["YQ=="] * frames)}}
+        return members(json.dumps({"messages": [{"role": "user", "content": [video]}]}))
+
+    check_prompt(asked(64))
+    with pytest.raises(InvalidRequest, match="A video may have 64 frames"):
+        check_prompt(asked(65))
+
+
+@pytest.mark.parametrize("sound", ["x", {}, {"data": 7, "format": "wav"}, {"data": "YQ==", "format": "wav;x,"}])
+def test_a_sound_is_base64_in_a_format_that_engines_decode(sound: object) -> None:
+    def asked(sound: object) -> dict[str, msgspec.Raw]:
+        part = {"type": "input_audio", "input_audio": sound}
+        return members(json.dumps({"messages": [{"role": "user", "content": [part]}]}))
+
+    check_prompt(asked({"data": "YQ==", "format": "mp3"}))
+    with pytest.raises(InvalidRequest, match="`input_audio` must hold `data` in base64"):
+        check_prompt(asked(sound))

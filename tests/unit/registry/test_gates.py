@@ -62,6 +62,28 @@ def test_a_metric_that_is_missing_decides_nothing():
     assert "not in the report" in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("drift", "verdict", "reason"),
+    [
+        (0.04, PASS, "log_prob_drift 0.04 by its job, wanted at most 0.05: holds"),
+        (0.31, FAIL, "log_prob_drift 0.31 by its job, wanted at most 0.05: does not hold"),
+        (NAN, INCONCLUSIVE, "log_prob_drift is told by no job, or no number"),
+        (None, INCONCLUSIVE, "log_prob_drift is told by no job, or no number"),
+    ],
+)
+def test_an_export_may_be_no_further_from_its_source_than_the_policy_lets_it(drift, verdict, reason):
+    policy = registry.GatePolicy(criteria=[criterion("log_prob_drift", at_most=0.05)])
+    figures = {} if drift is None else {"log_prob_drift": drift, "size_ratio": 0.3}
+    decision = decide_gate(policy, report(f1=1.0), INCUMBENT, figures=figures)
+    assert decision.verdict == verdict and decision.reasons == [reason]
+
+
+def test_what_a_job_says_of_its_own_answers_is_no_evaluation():
+    policy = registry.GatePolicy(criteria=[criterion("exact_match", at_least=0.5)])
+    decision = decide_gate(policy, report(f1=1.0), "", figures={"exact_match": 1.0})
+    assert decision.verdict == INCONCLUSIVE and "not in the report" in decision.reasons[0]
+
+
 def test_without_an_incumbent_a_comparison_holds_by_itself():
     policy = registry.GatePolicy(criteria=[criterion(not_below_incumbent_by=0.01)])
     decision = decide_gate(policy, report(f1=0.1), "")

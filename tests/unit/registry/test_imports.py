@@ -45,7 +45,7 @@ async def stream(*parts):
         )
 
 
-async def ignored(digest):
+async def ignored(file, brought):
     """Nobody remembers what was stored."""
 
 
@@ -71,14 +71,26 @@ async def test_weights_arrive_however_they_are_cut(blobs, folder, size):
     chunks = [content[at : at + size] for at in range(0, len(content), size)]
     noted = []
 
-    async def note(digest):
-        noted.append(digest)
+    async def note(file, brought):
+        assert await blobs.stat(PROJECT, file.digest) is None
+        noted.append((file.digest, brought))
 
     header = announced(GOOD)
     await receive(header, stream(*chunks, b""), folder, blobs, note)
-    assert noted == [file.digest for file in header.artifact.files] and not list(folder.iterdir())
+    assert noted == [(file.digest, True) for file in header.artifact.files] and not list(folder.iterdir())
     read = b"".join([piece async for piece in blobs.open(PROJECT, header.artifact.files[-1].digest)])
     assert read == safetensors()
+
+
+async def test_what_was_stored_before_is_not_told_as_brought(blobs, folder):
+    told = []
+
+    async def note(file, brought):
+        told.append((file.path, brought))
+
+    await receive(announced(GOOD[2:]), stream(GOOD[2][1]), folder, blobs, ignored)
+    await receive(announced(GOOD), stream(b"".join(data for _, data in GOOD)), folder, blobs, note)
+    assert told == [("config.json", True), ("empty.txt", True), ("model.safetensors", False)]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +190,14 @@ async def test_what_was_stored_is_read_off_the_loop_and_two_configs_are_kept(blo
     header.stored_digests.extend(file.digest for file in header.artifact.files)
     await receive(header, stream(), folder, blobs, ignored)
     assert "check_whole" in threads.given
+
+
+async def test_an_import_tells_of_weights_in_few_bits(blobs, folder):
+    few = json.dumps({"quantization_config": {"quant_method": "gptq"}}).encode()
+    for config, told in ((b"{}", ""), (few, "gptq files, which no recipe reads")):
+        files = [("config.json", config), ("model.safetensors", safetensors())]
+        content = b"".join(data for _, data in files)
+        assert await receive(announced(files), stream(content), folder, blobs, ignored) == told
 
 
 async def test_an_adapter_names_its_base(blobs, folder):

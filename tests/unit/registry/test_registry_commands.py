@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from sqlmodel import col, select
+from sqlmodel import col, delete, select
 
 from kit.auth import AccessSnapshot, Principal
 from kit.rpc.errors import AlreadyExists, Denied, Invalid, NotFound, Stale, StateConflict
@@ -33,14 +33,14 @@ def artifact(mark="a", kind=types.ARTIFACT_KIND_FULL):
     return types.Artifact(kind=kind, digest=f"sha256:{hashlib.sha256(mark.encode()).hexdigest()}")
 
 
-def finished(job="j1", model="bank", mark="a", task_type="sft", **spec):
+def finished(job="j1", model="bank", mark="a", task_type="sft", figures=None, **spec):
     """The event of a training job that succeeded."""
     return trainer.TrainingJobSucceeded(
         training_job=f"{PROJECT}/trainingJobs/{job}",
         spec=trainer.TrainingJobSpec(
             task_type=task_type, dataset_version=SET, model=model, sft=trainer.SftRecipe(), **spec
         ),
-        result=trainer.TrainingResult(artifact=artifact(mark), metrics={"loss": 0.1}),
+        result=trainer.TrainingResult(artifact=artifact(mark), metrics=figures or {"loss": 0.1}),
         creator="author",
     )
 
@@ -216,9 +216,47 @@ async def test_the_same_weights_again_tell_what_they_are_called_and_get_no_other
     await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
     assert (await again()).source_id == ""
     assert (await again(source_id="qwen/Qwen-7B")).source_id == "qwen/Qwen-7B"
-    assert (await again(source_id="another/Name")) == await again() == await read(started)
+    assert (await again(source_id="qwen/Qwen-7B")) == await again() == await read(started)
+    known = "`bank@1` has these weights already, under the id `qwen/Qwen-7B`: name that one, or import them as another"
+    with pytest.raises(StateConflict, match=known):
+        await again(source_id="another/Name")
+    assert (await read(started)).source_id == "qwen/Qwen-7B"
     with pytest.raises(StateConflict, match="with no rows to be judged on; import them as another model to have"):
         await again(dataset_version=SET)
+
+
+async def test_the_same_adapter_on_another_base_is_another_version(started, catalog):
+    async def adapter(base):
+        wanted = registry.ImportHeader(parent=f"{PROJECT}/models/bank", base_model_version=base)
+        wanted.artifact.CopyFrom(artifact(kind=types.ARTIFACT_KIND_ADAPTER))
+        return await started.transact(lambda unit: commands.register_import(unit, catalog, wanted, "author"))
+
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    bases = [f"{PROJECT}/models/{name}/versions/1" for name in ("small", "big", "small", "big")]
+    made = [await adapter(base) for base in bases]
+    assert [(each.version, each.base_model_version) for each in made] == list(zip((1, 2, 1, 2), bases, strict=True))
+    assert len({each.artifact.digest for each in made}) == 1
+
+
+async def test_a_version_tells_whom_its_job_learned_from(started, catalog):
+    event, teacher = finished(), f"{PROJECT}/models/big/versions/1"
+    event.result.read_model_versions["teacher"] = teacher
+    await started.transact(lambda unit: commands.register_training(unit, catalog, event))
+    assert dict((await read(started)).lineage.read_model_versions) == {"teacher": teacher}
+
+
+async def test_an_import_of_few_bits_says_so_in_its_lineage(started, catalog):
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    made = [
+        await started.transact(
+            lambda unit, m=mark, h=held: commands.register_import(unit, catalog, header(m), "author", h)
+        )
+        for mark, held in (("a", "int4 in groups of 32"), ("b", ""))
+    ]
+    told = [dict(version.lineage.environment) for version in made]
+    assert told == [{"quantization": "int4 in groups of 32"}, {}]
 
 
 async def test_an_import_into_no_model(started, catalog):
@@ -245,6 +283,48 @@ async def test_a_second_report_of_its_own_evaluation_may_decide(started, catalog
     for rows in (3, 100):
         await started.transact(lambda unit, r=rows: commands.judge(unit, catalog, completed(rows=r)))
     assert (await read(started)).state == registry.MODEL_VERSION_STATE_APPROVED
+
+
+async def test_a_drift_above_its_limit_keeps_an_export_out(started, catalog):
+    policy = registry.GatePolicy(criteria=[registry.Criterion(metric="log_prob_drift", at_most=0.05)])
+    await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "near", policy))
+    for version, (drift, verdict) in enumerate(((0.04, registry.VERDICT_PASS), (0.31, registry.VERDICT_FAIL)), 1):
+        told = {"mark": str(version), "job": f"j{version}", "gate_policy": "near"}
+        await train(started, catalog, figures={"log_prob_drift": drift}, **told)
+        await started.transact(lambda unit, v=version: commands.judge(unit, catalog, completed(v)))
+        assert (await read(started, version)).gate_decision.verdict == verdict
+
+
+async def test_a_policy_that_compares_what_only_a_job_can_measure_is_refused(started, catalog):
+    policy = registry.GatePolicy(criteria=[registry.Criterion(metric="top1_agreement", not_below_incumbent_by=0.01)])
+    sentence = r"gate_policy\.criteria\[0\] compares `top1_agreement` with the incumbent's.*; take at_most or at_least"
+    with pytest.raises(Invalid, match=sentence):
+        await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "mine", policy))
+    changed = registry.GatePolicy(criteria=[registry.Criterion(metric="top1_agreement", at_least=0.9)])
+    made = await started.transact(lambda unit: policies.create_policy(unit, catalog, PROJECT, "mine", changed))
+    policy.name = made.name
+    with pytest.raises(Invalid, match=sentence):
+        await started.transact(lambda unit: policies.update_policy(unit, catalog, policy, FieldMask()))
+
+
+async def test_an_import_that_repeats_a_version_of_before_its_files_were_known_holds_them(started, catalog):
+    wanted = registry.Model(display_name="bank", task_type="sft")
+    await started.transact(lambda unit: commands.create_model(unit, catalog, PROJECT, wanted))
+    again = header()
+    again.artifact.files.add(path="model.safetensors", digest=again.artifact.digest, size_bytes=1)
+
+    async def known():
+        async with started.read() as session:
+            return await store.stored_files(session, PROJECT, [again.artifact.digest])
+
+    async def forget(unit):
+        await unit.session.exec(delete(store.FileRow))
+
+    for _ in range(2):
+        await started.transact(lambda unit: commands.register_import(unit, catalog, again, "author"))
+        assert await known() == {again.artifact.digest}
+        await started.transact(forget)
+        assert not await known()
 
 
 async def test_a_failed_evaluation_is_said_on_the_version(started, catalog):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import struct
 import sys
 from typing import Any
@@ -65,6 +66,8 @@ def test_tasks_have_questions_of_their_own():
     box = canonical({"image": "a.png", "expression": "the dog", "bbox": [1, 2, 3.5, 4]}, "grounding")
     assert [each["content"] for each in box["messages"]] == ["<image>the dog", "[1,2,3.5,4]"]
     assert canonical({"image": "a.png", "label": "cat"}, "classification")["text"] == "<image>"
+    both = canonical({"image": "a.png", "text": "cough", "labels": ["sick", 3]}, "image-text-classification")
+    assert both == {"text": "<image>cough", "label": ["sick", "3"], "images": ["a.png"]}
     video = canonical({"videos": [["1.jpg", "2.jpg"], "clip"], "query": "q", "response": "a"})
     assert video["videos"] == [["1.jpg", "2.jpg"], ["clip"]] and video["messages"][0]["content"] == "<video><video>q"
     pair = canonical({"prompt": "q", "chosen": "a", "rejected": "b", "images": ONE}, "preference")
@@ -96,6 +99,8 @@ def test_tasks_have_questions_of_their_own():
         ({"image": 3, "query": "q", "response": "a"}, "sft", "image", "wrong-type", "quotes"),
         ({"images": [" "], "query": "q", "response": "a"}, "sft", "images[0]", "empty-text", ""),
         ({"image": "a.png", "question": "q", "bbox": [1, 2]}, "grounding", "bbox", "wrong-type", "x1"),
+        ({"text": "t", "label": "l"}, "image-text-classification", "image_path", "missing-field", "image_path"),
+        ({"image": "a.png", "label": "l"}, "image-text-classification", "text", "missing-field", "text"),
         (parts({"type": "input_file", "file": {}}), "sft", "messages[0].content[0]", "unsupported-content", "out"),
     ],
 )
@@ -298,3 +303,29 @@ def test_looking_is_cheap_to_import():
     heavy = "{'PIL', 'pydicom', 'soundfile', 'pyarrow'}"
     code = f"import sys, sluice.rows.media, sluice.client; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "found"),
+    [
+        ([0.5], 2_000_000_000, "another in its head"),
+        ([0.5, math.nan], 16_000, "some that are not"),
+        ([math.inf], 16_000, "some that are not"),
+        ([], 16_000, "a damaged, cut or empty one"),
+    ],
+)
+def test_a_sound_that_is_none_is_refused(samples, rate, found):
+    made = io.BytesIO()
+    soundfile.write(made, np.array(samples), rate, "FLOAT", format="WAV")
+    with pytest.raises(UndecodableError, match="undecodable-audio") as refused:
+        look(made.getvalue())
+    assert refused.value.found == found
+
+
+def test_a_transcript_is_of_a_sound():
+    row = canonical({"audio": "a.wav", "text": "good morning"}, "asr")
+    assert row["audios"] == ["a.wav"] and [each["content"] for each in row["messages"]] == ["<audio>", "good morning"]
+    for named in ({}, {"image_path": "a.png"}):
+        with pytest.raises(RefusedError) as refused:
+            canonical({**named, "text": "good morning"}, "asr")
+        assert refused.value.field == "audios" and "`audios`" in refused.value.repair

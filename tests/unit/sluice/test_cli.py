@@ -258,6 +258,55 @@ def test_validate_needs_no_suite(capsys, tmp_path: Path):
     assert json.loads(capsys.readouterr().out)["row_count"] == 1
 
 
+def test_whom_a_version_learned_from_is_in_its_tree_with_what_they_saw(script: Script, capsys):
+    def known(name: str, rows: str = "", **read: str) -> str:
+        version = registry.ModelVersion(name=f"projects/default/models/{name}/versions/1")
+        version.lineage.dataset_version = rows
+        version.lineage.read_model_versions.update({role.replace("_", "-"): each for role, each in read.items()})
+        script.model_versions[version.name] = version
+        return version.name
+
+    teacher = known("big", "projects/default/datasets/secret/versions/2")
+    known("student", teacher=teacher, judge_fair="projects/default/models/gone/versions/1")
+    assert run(["lineage", "student@1"]) == 0
+    tree = capsys.readouterr().out
+    assert tree.index("judge-fair gone@1") < tree.index("teacher big@1") < tree.index("dataset secret@2")
+    assert run(["lineage", "student@1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["read"]
+    assert told["judge-fair"].endswith("/gone/versions/1") and told["teacher"]["model_version"]["name"] == teacher
+    assert run(["models", "show", "student@1"]) == 0
+    assert "judge-fair gone@1, teacher big@1" in capsys.readouterr().out
+
+
+def test_generations_that_learn_from_one_another_are_read_and_told_once_each(script: Script, capsys):
+    class Counted(dict[str, registry.ModelVersion]):
+        """Every version that there is, and how often one was asked for."""
+
+        read = 0
+
+        def __contains__(self, name: object) -> bool:
+            self.read += 1
+            return super().__contains__(name)
+
+    script.model_versions = known = Counted()
+    before = ""
+    for number in range(1, 10):
+        version = registry.ModelVersion(
+            name=f"projects/default/models/bot/versions/{number}", base_model_version=before
+        )
+        if before:
+            version.lineage.read_model_versions.update({"teacher": before, "judge-fair": before})
+        before = version.name
+        known[before] = version
+    assert run(["lineage", "bot@9"]) == 0
+    tree = capsys.readouterr().out
+    assert known.read == 9 and tree.count("see above") == 2 * 8 and "gone" not in tree
+    assert tree.index("base bot@8") < tree.index("base bot@1") < tree.index("judge-fair bot@1  see above")
+    assert run(["lineage", "bot@9", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["read"] == {"teacher": told["base"]["model_version"]["name"], "judge-fair": told["read"]["teacher"]}
+
+
 def test_screens_of_everything_else(script: Script, capsys):
     script.jobs[JOB] = job(done=4)
     version = decided(registry.VERDICT_PASS)

@@ -98,5 +98,5 @@ def test_rows_are_checked_by_the_schema_of_a_task_type_of_the_project(script: Sc
     script.faults["GetTaskType"] = NotFound("there is none")
     capsys.readouterr()
     assert run(["--quiet", *validate]) == 2
-    assert "there are no row rules for `radiology-report`; there are caption," in (told := capsys.readouterr().err)
+    assert "there are no row rules for `radiology-report`; there are asr," in (told := capsys.readouterr().err)
     assert "no suite says more: there is none" in told

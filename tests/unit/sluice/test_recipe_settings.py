@@ -6,6 +6,7 @@ import pytest
 
 from kit.rpc.errors import Invalid
 from sluice.client import specs
+from sluice.trainer import v1 as trainer
 
 
 def made(recipe: str, **told: Any) -> Any:
@@ -27,6 +28,11 @@ def test_true_and_false_may_be_words(said: object, meant: bool) -> None:
     assert made("sequence_classification", balance_classes=said).balance_classes is meant
 
 
+def test_where_images_and_text_meet_is_a_word() -> None:
+    found = made("fusion", fusion="late", label_names="a,b", train_vision_tower=True)
+    assert found.fusion == trainer.FUSION_LATE and list(found.label_names) == ["a", "b"] and found.train_vision_tower
+
+
 @pytest.mark.parametrize(
     ("recipe", "told", "sentence"),
     [
@@ -35,6 +41,8 @@ def test_true_and_false_may_be_words(said: object, meant: bool) -> None:
         ("gkd", {"max_new_tokens": 1.5}, "max-new-tokens is `1.5`; take a number"),
         ("gkd", {"teacher_model_version": 7}, "teacher-model-version is `7`; take a word"),
         ("sft", {"lmbda": 0.5}, "the recipe `sft` takes no lmbda; leave it out"),
+        ("fusion", {"fusion": "middle"}, "fusion is `middle`; take one of early, late"),
+        ("vision", {"fusion": "late"}, "the recipe `vision` takes no fusion; leave it out"),
         ("token_classification", {"multi_label": "true"}, "takes no multi-label; leave it out"),
     ],
 )

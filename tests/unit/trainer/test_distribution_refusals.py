@@ -7,7 +7,7 @@ import pytest
 from kit.rpc.errors import Invalid
 from services.trainer.agent.recipe import RANKS, shared_out
 from services.trainer.agent.staging import recipe_spec
-from services.trainer.distribution import Distribution
+from services.trainer.distribution import IN_SHARES, RECIPES, SHARDINGS, Distribution
 from services.trainer.refusals import Asked, refusals
 from services.trainer.spec import check_possible
 from sluice.client.specs import training_spec
@@ -20,13 +20,16 @@ def said(recipe: str = "sft", device: str = "cuda", devices: int = 8, **paramete
     return list(map(str, refusals(Asked.of(given, recipe, device, devices))))
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "SHARDING_ZERO1", "zero2", "zero3", "fsdp"])
-def test_what_was_trained_so_is_taken(sharding: str) -> None:
-    for recipe in ("pretrain", "sft"):
-        assert said(recipe, "cpu", 2, distribution={"sharding": sharding}) == []
-    for recipe in ("sft", "dpo"):
-        refused = recipe == "dpo" and sharding in ("zero3", "fsdp")
-        assert bool(said(recipe, "cpu", 2, lora={"rank": 8}, distribution={"sharding": sharding})) == refused
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_was_trained_so_is_taken_and_nothing_else(recipe: str, sharding: str) -> None:
+    told = {"devices": 4, "sharding": f"SHARDING_{sharding.upper()}"}
+    for tuner in ("full", "lora"):
+        if (recipe, tuner) == ("pretrain", "lora"):
+            continue
+        found = said(recipe, "cpu", 4, distribution=told, **{tuner: {}})
+        taken = sharding in RECIPES[recipe] and not (tuner == "lora" and recipe != "sft" and sharding in IN_SHARES)
+        assert taken == (not found) and all("was not compared with one process; take ddp" in each for each in found)
 
 
 def test_shares_of_matrices_and_of_sequences_are_taken() -> None:
@@ -60,8 +63,8 @@ def test_what_cannot_be_shared_out_so_is_refused_by_its_field(
 @pytest.mark.parametrize(
     ("recipe", "parameters", "words"),
     [
-        ("dpo", {}, "dpo of all weights is trained on one device; take lora"),
-        ("kto", {}, "distribution.devices is 2, but kto is trained on one device by this version"),
+        ("grpo", {}, "distribution.devices is 2, but grpo is trained on one device by this version"),
+        ("embedding", {"embedding": {"mini_batch_size": 8}}, "embedding.mini_batch_size is given, and its gradients"),
         ("dpo", {"distribution": {"sequence_parallel_size": 2}}, "the loss of dpo takes whole answers"),
         ("dpo", {"distribution": {"tensor_parallel_size": 2}}, "which dpo was not made for; take zero3 or fsdp"),
         ("sft", {"lora": {}, "distribution": {"tensor_parallel_size": 2}}, "adapters have no plan"),
@@ -83,7 +86,7 @@ def test_what_was_not_trained_so_is_refused(recipe: str, parameters: dict[str, A
 def test_other_accelerators_are_refused_and_one_process_is_no_distribution() -> None:
     assert "on npu jobs run on one device" in said(device="npu")[0]
     assert Distribution.of({"distribution": {"devices": 0, "sharding": "SHARDING_UNSPECIFIED"}}) == Distribution()
-    assert refusals(Asked.of({"full": {}}, "kto", "npu", 1)) == []
+    assert refusals(Asked.of({"full": {}}, "gkd", "npu", 1)) == []
 
 
 def test_a_spec_is_refused_at_submission_and_staged_for_its_processes() -> None:

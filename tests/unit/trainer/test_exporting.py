@@ -36,8 +36,9 @@ FORMAT = {word: getattr(trainer, f"EXPORT_FORMAT_{word.upper()}") for word in ex
 class Peers:
     """Built-in task types, rows of one, and a version, an adapter unless something else is said."""
 
-    def __init__(self, task_type="sft", kind=types.ARTIFACT_KIND_ADAPTER, held="", rows=""):
+    def __init__(self, task_type="sft", kind=types.ARTIFACT_KIND_ADAPTER, held="", rows="", below=""):
         self.task_type, self.kind, self.held, self.rows = task_type, kind, held, rows or task_type
+        self.below = below
 
     async def GetTaskType(self, request, timeout):
         name = request.name.rpartition("/")[2]
@@ -56,8 +57,8 @@ class Peers:
             name=request.name, task_type=self.task_type, artifact=types.Artifact(kind=self.kind)
         )
         version.base_model_version = "projects/p/models/base/versions/1"
-        if self.held:
-            version.lineage.environment["quantization"] = self.held
+        if held := self.below if request.name == version.base_model_version else self.held:
+            version.lineage.environment["quantization"] = held
         return registry.GetModelVersionResponse(model_version=version)
 
     async def GetGatePolicy(self, request, timeout):
@@ -101,11 +102,12 @@ async def test_an_adapter_may_be_exported_and_nothing_of_a_training_is_filled_in
         (Peers(), wanted("merged", own={"index": 1}), "spec.export.index is given, but merged has none"),
         (Peers(), wanted("gguf", own={"bits": 4}), "spec.export.bits is 4, and gguf has 8 or 16"),
         (Peers(), wanted("gptq", own={"bits": 8}), "spec.export.bits is 8, which vLLM does not serve on CPUs"),
-        (Peers(), wanted("faiss"), "is faiss, which models of `sft` cannot be written as; take merged"),
-        (Peers("embedding"), wanted("gguf", "embedding"), "models of `embedding` cannot .*; take onnx or faiss"),
+        (Peers(), wanted("faiss"), "models of `sft` cannot be .* as; take one of merged, gptq, awq, onnx, gguf"),
+        (Peers("embedding"), wanted("gguf", "embedding"), "models of `embedding` cannot .*; take one of onnx, faiss"),
         (Peers("dpo", rows="sft"), wanted(), "spec.task_type is `sft`, but the version to export is of `dpo`"),
         (Peers(kind=types.ARTIFACT_KIND_FULL), wanted(), "is whole weights.*: sluice models pull"),
         (Peers(held="gptq int4"), wanted("onnx"), "base_model_version holds its weights as gptq int4 already"),
+        (Peers(below="awq int4"), wanted(), "is an adapter on weights that are awq int4, into which nothing can be"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_exported_is_refused_with_the_fix(peers, spec, why):
@@ -121,14 +123,11 @@ async def test_few_bits_need_their_environment_and_the_command_that_makes_it_is_
     assert (await Peers().resolve(wanted("gptq", own={"bits": 8}), device="cuda")).export.bits == 8
 
 
-async def test_no_recipe_starts_from_an_adapter_or_from_weights_of_few_bits():
+async def test_no_recipe_starts_from_an_adapter():
     spec = wanted()
     spec.sft.SetInParent()
     with pytest.raises(Invalid, match="is an adapter, which must be merged into its base first"):
         await Peers().resolve(spec)
-    whole = Peers(kind=types.ARTIFACT_KIND_FULL, held="awq int4")
-    with pytest.raises(Invalid, match="holds its weights as awq int4, from which no recipe can start"):
-        await whole.resolve(spec)
 
 
 def test_every_form_has_a_command_and_few_bits_a_python_of_their_own():

@@ -39,6 +39,13 @@ FLASH = "ATTN_IMPLEMENTATION_FLASH_ATTENTION_2"
             "performance.padding_free is asked for, but embedding needs each row",
         ),
         ("pretrain", {"group_by_length": True}, "cpu", "performance.group_by_length is asked for, but pretrain fills"),
+        ("kto", {"group_by_length": True}, "cpu", "performance.group_by_length is asked for, but kto compares"),
+        (
+            "embedding",
+            {"group_by_length": True},
+            "cpu",
+            "performance.group_by_length is asked for, but embedding takes",
+        ),
         (
             "sft",
             {"packing": True, "padding_free": False},
@@ -79,7 +86,8 @@ def test_what_cannot_be_done_is_refused(recipe: str, told: dict[str, Any], devic
         ("pretrain", {"packing": True}, "cpu"),
         ("sft", {"padding_free": False, "group_by_length": True, "dataloader_num_workers": 2}, "cpu"),
         ("sft", {"attn_implementation": FLASH, "use_liger_kernel": True, "torch_compile": True}, "cuda"),
-        ("dpo", {"gradient_checkpointing": True}, "cpu"),
+        ("dpo", {"gradient_checkpointing": True, "group_by_length": True}, "cpu"),
+        ("token_classification", {"group_by_length": True}, "cpu"),
     ],
 )
 def test_what_can_be_done_is_not(recipe: str, told: dict[str, Any], device: str) -> None:

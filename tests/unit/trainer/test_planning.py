@@ -31,24 +31,31 @@ CONFIG = {
 
 
 class Peers:
-    """One dataset version of 64 rows, one base with these files."""
+    """One dataset version of 64 rows, one base with these files, and adapters on it, each of so many bytes."""
 
-    def __init__(self, files):
-        self.files = files
+    def __init__(self, files, adapters, held=""):
+        self.files, self.adapters, self.held = files, adapters, held
 
     async def GetTaskType(self, request, timeout):
         name = request.name.rsplit("/", 1)[1]
         return registry.GetTaskTypeResponse(task_type=registry.TaskType(recipe=name, gate_policy="gate"))
 
     async def GetDatasetVersion(self, request, timeout):
-        kind = "pretrain" if "texts" in request.name else "sft"
+        kind = {"texts": "pretrain", "questions": "gkd"}.get(request.name.split("/")[3], "sft")
         version = dataset.DatasetVersion(name=request.name, task_type=kind, split_rows={"train": 64})
         return dataset.GetDatasetVersionResponse(dataset_version=version)
 
     async def GetModelVersion(self, request, timeout):
         files = [types.ArtifactFile(path=path, digest=path, size_bytes=len(self.files[path])) for path in self.files]
-        artifact = types.Artifact(kind=types.ARTIFACT_KIND_FULL, files=files)
-        version = registry.ModelVersion(name=request.name, artifact=artifact)
+        version = registry.ModelVersion(name=request.name)
+        if size := self.adapters.get(request.name):
+            version.base_model_version = "projects/p/models/base/versions/1"
+            adapter = types.ArtifactFile(path="adapter_model.safetensors", digest="-", size_bytes=size)
+            version.artifact.CopyFrom(types.Artifact(kind=types.ARTIFACT_KIND_ADAPTER, files=[adapter]))
+        else:
+            version.artifact.CopyFrom(types.Artifact(kind=types.ARTIFACT_KIND_FULL, files=files))
+            if self.held:
+                version.lineage.environment["quantization"] = self.held
         return registry.GetModelVersionResponse(model_version=version)
 
     async def open(self, project, digest):
@@ -56,9 +63,9 @@ class Peers:
         yield self.files[digest]
 
 
-async def planned(spec, files=None, pool="cpu", host=10**10, **request):
-    peers = Peers({"config.json": json.dumps(CONFIG).encode()} if files is None else files)
-    planning = Planning(Inputs(peers, peers, peers, peers, pool).resolve, peers, peers, peers, pool, host)
+async def planned(spec, files=None, pool="cpu", host=10**10, adapters=None, held="", **request):
+    peers = Peers({"config.json": json.dumps(CONFIG).encode()} if files is None else files, adapters or {}, held)
+    planning = Planning(Inputs(peers, peers, peers, peers, pool).resolve_unjudged, peers, peers, peers, pool, host)
     with acting(system_call("trainer")):
         return await planning.plan(trainer.PlanTrainingJobRequest(parent="projects/p", spec=spec, **request))
 
@@ -87,7 +94,7 @@ async def test_a_new_model_is_planned_by_its_shape():
 
 
 async def test_a_job_too_large_for_the_host_is_told_what_to_change():
-    said = await planned(sft_spec(), host=IMPORTS + 200_000_000)
+    said = await planned(sft_spec(), host=IMPORTS + 110_000_000)
     assert not said.fits and "it does with batch_size" in said.advice
 
 
@@ -128,3 +135,32 @@ async def test_a_job_of_another_project_is_refused_before_anybody_is_asked():
 
 def test_jobs_share_the_memory_of_a_host():
     assert 0 < host_bytes(2) * 2 <= host_bytes(1) + 1
+
+
+async def test_models_beside_the_base_are_planned_by_their_own_config():
+    """A teacher that is an adapter has the config.json of its base, and takes the files of both."""
+    spec = sft_spec(task_type="gkd", dataset_version="projects/p/datasets/questions/versions/1")
+    spec.gkd.teacher_model_version = "projects/p/models/taught/versions/1"
+    said = await planned(spec, adapters={"projects/p/models/taught/versions/1": 4})
+    assert said.memory.beside_bytes == 4 * said.parameters.total
+    assert said.disk.staged_bytes == 2 * len(json.dumps(CONFIG)) + 4
+
+
+async def test_processes_on_one_host_share_its_memory():
+    spec = sft_spec()
+    spec.distribution.devices, spec.distribution.sharding = 2, trainer.SHARDING_ZERO2
+    said = await planned(spec)
+    assert (said.devices, said.sharding) == (2, trainer.SHARDING_ZERO2)
+    assert said.memory.limit_bytes == 10**10 // 2 - IMPORTS and said.trainable
+    assert said.memory.optimizer_bytes < (await planned(sft_spec())).memory.optimizer_bytes
+    spec.distribution.tensor_parallel_size = 2
+    with pytest.raises(Invalid, match="which of a model's matrices"):
+        await planned(spec)
+
+
+async def test_what_is_refused_of_a_base_of_few_bits_is_refused_of_its_plan():
+    spec = sft_spec(lora=trainer.LoraTuner(rank=8))
+    spec.distribution.devices, spec.distribution.sharding = 2, trainer.SHARDING_ZERO2
+    assert (await planned(spec)).devices == 2
+    with pytest.raises(Invalid, match=r"distribution\.devices is more than 1, but .* its weights are gptq int4"):
+        await planned(spec, held="gptq int4 in groups of 32")

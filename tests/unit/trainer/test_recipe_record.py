@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from services.trainer.recipes.environment import describe_environment, installed, lock_digest
-from services.trainer.recipes.memory import PROC, Peaks
+from services.trainer.recipes.job.environment import describe_environment, installed, lock_digest
+from services.trainer.recipes.job.memory import PROC, Peaks
 
 
 def test_the_lock_is_a_digest_over_every_installed_package() -> None:

@@ -1,5 +1,7 @@
 """What is refused of jobs that learn from rewards, what of them the agent may ask, and how they are written."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,15 +10,21 @@ from google.protobuf.json_format import MessageToDict
 from training_jobs import sft_spec
 
 import tasks
-from kit.auth import Principal
+from kit.auth import AccessSnapshot, Authenticator, Identity, Principal, Verifier
 from kit.rpc.call import Call, acting
-from kit.rpc.errors import Invalid
-from services.trainer.agent.judge import Judges, judges_of
+from kit.rpc.errors import Invalid, StateConflict, Unavailable
+from kit.serve import Runtime
+from kit.settings import Settings
+from services.trainer.agent.judge import Judges
 from services.trainer.agent.staging import recipe_spec
+from services.trainer.app import endpoints_of
 from services.trainer.inputs import Inputs
+from services.trainer.judging import judges_of
 from services.trainer.refusals import Asked, refusals
+from services.trainer.spec import read_models
 from sluice.client.specs import training_spec
 from sluice.dataset import v1 as dataset
+from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.trainer import v1 as trainer
 from sluice.types import v1 as types
@@ -96,37 +104,51 @@ def test_rewards_are_written_as_words_or_as_fields() -> None:
         scale_rewards=False,
     )
     assert spec.grpo.reward_model_version == "projects/p/models/taste/versions/2"
-    assert judges_of(spec) == {"fair"}
+    assert [each.endpoint for each in judges_of(spec)] == ["fair"]
     job = trainer.TrainingJob(name="projects/p/trainingJobs/1", spec=spec)
     told = recipe_spec(job, 1)["parameters"]
     assert told["rewards"] == [
         {"exact_match": {}},
         {"weight": 0.5, "length": {"at_least": 0, "at_most": 80}},
-        {"judge": {"endpoint": "fair", "instruction": "", "best": 0.0}},
+        {"judge": {"endpoint": "fair", "instruction": "", "best": 0.0, "model_version": ""}},
     ]
     assert told["group_size"] == 4 and told["scale_rewards"] is False and "beta" not in told
     fields = [{"contains": {"text": "a, b"}, "weight": -1}, trainer.Reward(valid_json={"members": ["a"]})]
     other = training_spec("projects/p", dataset="d", model="bot", task_type="ppo", rewards=fields)
     said = MessageToDict(other.ppo, preserving_proto_field_name=True)["rewards"]
     assert said == [{"weight": -1.0, "contains": {"text": "a, b"}}, {"valid_json": {"members": ["a"]}}]
-    assert judges_of(other) == judges_of(sft_spec()) == set()
+    assert list(judges_of(other)) == list(judges_of(sft_spec())) == []
 
 
-async def test_each_job_is_a_session_of_its_own_where_it_asks_a_judge() -> None:
-    sessions = []
+@pytest.mark.parametrize(
+    ("version", "asked", "why"),
+    [
+        (
+            "projects/p/models/taste/versions/3",
+            "fair@taste@3",
+            "`taste@3`, which grades this job, serves there no more",
+        ),
+        ("", "fair", "HTTP 404; see that it serves a model for chat"),
+    ],
+)
+async def test_the_version_that_was_found_is_asked_and_no_other_in_its_place(
+    version: str, asked: str, why: str
+) -> None:
+    there = True
 
     def answer(request: httpx.Request) -> httpx.Response:
-        sessions.append(request.headers["x-sluice-session"])
-        return httpx.Response(200, json={"choices": [{"message": {"content": "7"}}]})
+        assert json.loads(request.content)["model"] == f"projects/p/endpoints/{asked}"
+        assert request.headers["x-sluice-session"] == "one"
+        return httpx.Response(200 if there else 404, json={"choices": [{"message": {"content": "7"}}]})
 
     spec = trainer.TrainingJobSpec()
-    spec.grpo.rewards.add().judge.endpoint = "fair"
-    asked = {"endpoint": "fair", "questions": [[], []]}
+    spec.grpo.rewards.add().judge.MergeFrom(trainer.Reward.Judge(endpoint="fair", model_version=version))
+    asking = {"endpoint": "fair", "questions": [[], []]}
+    judges = Judges(trainer.TrainingJob(name="projects/p/trainingJobs/one", spec=spec), str, str)
     async with httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(answer)) as client:
-        for job in ("one", "two"):
-            judges = Judges(trainer.TrainingJob(name=f"projects/p/trainingJobs/{job}", spec=spec), str, str)
-            assert await judges._answers(asked, client) == {"answers": ["7", "7"]}
-    assert sessions == ["one", "one", "two", "two"]
+        assert await judges._answers(asking, client) == {"answers": ["7", "7"]}
+        there = False
+        assert why in (await judges._answers(asking, client))["error"]
 
 
 @pytest.mark.parametrize(
@@ -164,14 +186,111 @@ class Peers:
         )
         return registry.GetModelVersionResponse(model_version=found)
 
+    async def GetGatePolicy(self, request, timeout):
+        return registry.GetGatePolicyResponse()
+
+    async def GetEndpoint(self, request, timeout):
+        return gateway.GetEndpointResponse(endpoint=ENDPOINTS[request.name.rpartition("/")[2]])
+
+
+def serving(*versions: str, interface: str = "chat") -> gateway.Endpoint:
+    """The first is the stable one."""
+    roles = (gateway.ARM_ROLE_STABLE, gateway.ARM_ROLE_CANDIDATE)
+    arms = [gateway.Arm(model_version=VERSION + each, role=role) for each, role in zip(versions, roles, strict=False)]
+    return gateway.Endpoint(name="projects/p/endpoints/e", interface=interface, route=arms)
+
+
+VERSION = "projects/p/models/"
+ENDPOINTS = {
+    "fair": serving("taste/versions/3", "taste/versions/4"),
+    "own": serving("m/versions/1"),
+    "new": serving(),
+    "vectors": serving("taste/versions/1", interface="embeddings"),
+}
+
 
 async def resolved(**ppo: Any) -> trainer.TrainingJobSpec:
-    wanted, peers = sft_spec(task_type="ppo"), Peers()
+    wanted = sft_spec(task_type="ppo")
     wanted.ppo.CopyFrom(trainer.PpoRecipe(**ppo))
+    return await again(wanted)
+
+
+async def again(wanted: trainer.TrainingJobSpec) -> trainer.TrainingJobSpec:
+    peers = Peers()
     bindings = frozenset([("projects/p", int(types.ROLE_ALGORITHM))])
     method = "/sluice.trainer.v1.TrainingJobService/CreateTrainingJob"
     with acting(Call(Principal("projects/p/apiKeys/ana", bindings), method)):
-        return await Inputs(peers, peers, peers, peers).resolve(wanted)
+        return await Inputs(peers, peers, peers, peers, endpoints=peers).resolve(wanted)
+
+
+def graded(*judges: trainer.Reward.Judge) -> dict[str, Any]:
+    return {"rewards": [trainer.Reward(judge=judge) for judge in judges]}
+
+
+async def test_the_stable_version_of_its_judge_grades_the_whole_job_and_is_what_it_learned_from() -> None:
+    taste = "projects/p/models/classify/versions/2"
+    judges = graded(trainer.Reward.Judge(endpoint="fair"), trainer.Reward.Judge(endpoint="fair", best=5))
+    found = await resolved(**judges, reward_model_version=taste)
+    assert [part.judge.model_version for part in found.ppo.rewards] == [VERSION + "taste/versions/3"] * 2
+    assert await again(found) == found
+    assert read_models(found) == {"reward": taste, "judge-fair": VERSION + "taste/versions/3"}
+    told = await resolved(**graded(trainer.Reward.Judge(endpoint="fair", model_version=VERSION + "taste/versions/4")))
+    assert told.ppo.rewards[0].judge.model_version == VERSION + "taste/versions/4"
+
+
+@pytest.mark.parametrize(
+    ("judges", "kind", "sentence"),
+    [
+        (
+            [{"endpoint": "m"}],
+            Invalid,
+            r"spec\.ppo\.rewards asks the endpoint `m`, which the model being trained is for",
+        ),
+        ([{"endpoint": "own"}], Invalid, "asks `own`, which serves `.*m/versions/1`, a version of the model being"),
+        ([{"endpoint": "vectors"}], Invalid, "asks `vectors`, which serves `embeddings`; name an endpoint for chat"),
+        ([{"endpoint": "new"}], StateConflict, "`new`, which is to grade answers, serves no version yet"),
+        (
+            [{"endpoint": "fair", "model_version": VERSION + "taste/versions/9"}],
+            StateConflict,
+            "`fair` does not serve `.*/taste/versions/9`, which is to grade answers; bring it back",
+        ),
+        (
+            [{"endpoint": "fair"}, {"endpoint": "fair", "model_version": VERSION + "taste/versions/4"}],
+            Invalid,
+            "asks two versions of the endpoint `fair`; let one of them grade",
+        ),
+    ],
+)
+async def test_what_cannot_grade_a_job_is_refused_when_it_is_submitted(
+    judges: list[dict[str, Any]], kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        await resolved(**graded(*(trainer.Reward.Judge(**each) for each in judges)))
+
+
+async def test_without_a_gateway_a_job_with_a_judge_is_refused_and_planned_all_the_same() -> None:
+    peers, wanted = Peers(), sft_spec(task_type="ppo")
+    alone = Inputs(peers, peers, peers, peers)
+    bindings = frozenset([("projects/p", int(types.ROLE_ALGORITHM))])
+    with acting(Call(Principal("projects/p/apiKeys/ana", bindings), "/x/CreateTrainingJob")):
+        wanted.ppo.CopyFrom(trainer.PpoRecipe(rewards=[trainer.Reward(length=trainer.Reward.Length(at_most=9))]))
+        assert (await alone.resolve(wanted)).HasField("ppo")
+        wanted.ppo.CopyFrom(trainer.PpoRecipe(**graded(trainer.Reward.Judge(endpoint="fair"))))
+        with pytest.raises(Unavailable, match="the gateway is not known to this trainer, so nobody can grade answers"):
+            await alone.resolve(wanted)
+        assert (await alone.resolve_unjudged(wanted)).ppo.rewards[0].judge.endpoint == "fair"
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:1"])
+async def test_a_trainer_starts_without_the_address_of_a_gateway(tmp_path: Path, address: str) -> None:
+    settings = Settings("trainer", tmp_path, {"gateway": address} if address else {})
+    access = AccessSnapshot()
+    authenticator = Authenticator(access, Verifier(tmp_path), service="trainer")
+    runtime = Runtime(settings, Identity.create(tmp_path, "trainer"), access, authenticator)
+    try:
+        assert (endpoints_of(runtime) is None) == (not address)
+    finally:
+        await runtime.close()
 
 
 async def test_only_what_gives_scores_is_a_reward_model() -> None:

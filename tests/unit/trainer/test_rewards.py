@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from services.evaluator.metrics.exact_match import ExactMatch
-from services.trainer.recipes.failures import BadInput, Diverged, RecipeError
-from services.trainer.recipes.jobdir import JobDir
-from services.trainer.recipes.judge import VARIABLE
-from services.trainer.recipes.rewards import RULES, Part, Rewards, Said, last_number, rewards_of
+from services.trainer.recipes.job.failures import BadInput, Diverged, RecipeError
+from services.trainer.recipes.job.jobdir import JobDir
+from services.trainer.recipes.reinforcement.judge import VARIABLE
+from services.trainer.recipes.reinforcement.rewards import RULES, Part, Rewards, Said, last_number, rewards_of
 
+#: What a float does not hold, alone and on both sides, and what such a number is out of.
+HUGE = ("9" * 310, "9" * 310 + "/" + "9" * 310, "7/" + "9" * 310)
 ASKED = [{"role": "user", "content": "How much is it?"}]
 
 
@@ -106,19 +108,24 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
                 file.flush()
         ours.shutdown(socket.SHUT_RDWR)
 
+    answerers: list[Thread] = []
+
     def start(*answers: dict[str, Any]) -> list[dict[str, Any]]:
-        Thread(target=answer, args=(answers,), daemon=True).start()
+        answerers.append(Thread(target=answer, args=(answers,), daemon=True))
+        answerers[-1].start()
         return asked
 
     with ours, theirs:
         yield start
+        for each in answerers:  # else its socket could be closed under it
+            each.join()
 
 
 def test_a_judge_grades_from_0_to_1(tmp_path: Path, answering: Answering) -> None:
-    told = answering({"answers": [" 7/10.", "2.5", "1. It is bad: 4 of 5", "99"]})
+    told = answering({"answers": [" 7/10.", "2.5", "1. It is bad: 4 of 5", "5"]})
     job = JobDir(tmp_path)
     rewards = rewards_of(job, {"rewards": [{"judge": {"endpoint": "fair", "best": 5, "instruction": "Be fair."}}]}, 64)
-    assert rewards([Said(ASKED, "", text) for text in ("one", "two", "three", "four")]) == [1.0, 0.5, 0.0, 1.0]
+    assert rewards([Said(ASKED, "", text) for text in ("one", "two", "three", "four")]) == [0.7, 0.5, 0.0, 1.0]
     assert job.notes["judge_unreadable"] == 0.25
     (asked,) = told
     assert asked["endpoint"] == "fair" and len(asked["questions"]) == 4
@@ -129,9 +136,25 @@ def test_a_judge_grades_from_0_to_1(tmp_path: Path, answering: Answering) -> Non
 
 
 @pytest.mark.parametrize(
-    "said", ["Out of 5, I say 4", "4 of 5", "-3", "3, or 4", "4/", "1.5.2", ".", "<think>2</think>4"]
+    "said",
+    [
+        "Out of 5, I say 4",
+        "4 of 5",
+        "-3",
+        "3, or 4",
+        "4/",
+        "1.5.2",
+        ".",
+        "<think>2</think>4",
+        "99",
+        "11/10",
+        "0/0",
+        *HUGE,
+    ],
 )
-def test_a_reply_that_is_more_than_a_number_is_no_grade(tmp_path: Path, answering: Answering, said: str) -> None:
+def test_a_reply_with_more_than_a_number_or_beyond_the_best_is_no_grade(
+    tmp_path: Path, answering: Answering, said: str
+) -> None:
     answering({"answers": [said, " 4 / 5 .\n"]})
     job = JobDir(tmp_path)
     rewards = rewards_of(job, {"rewards": [{"judge": {"endpoint": "fair", "best": 5}}]}, 64)
@@ -158,6 +181,6 @@ def test_a_judge_that_does_not_judge_ends_the_job(
 
 
 def test_no_torch_is_needed_for_rules() -> None:
-    code = "import services.trainer.recipes.rewards, sys; sys.exit('torch' in sys.modules)"
+    code = "import services.trainer.recipes.reinforcement.rewards, sys; sys.exit('torch' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     assert subprocess.run([sys.executable, "-c", code], env=environ).returncode == 0

@@ -1,4 +1,4 @@
-"""The images that rows name, on their way into a job's folder."""
+"""The images and sounds that rows name, on their way into a job's folder."""
 
 import json
 
@@ -11,8 +11,8 @@ from services.trainer.folders import AttemptFolder
 from sluice.dataset import v1 as dataset
 
 NAME = "projects/p/datasets/d/versions/1"
-PHOTO, FRAME, SCAN = ("sha256:" + letter * 64 for letter in "abc")
-TYPES = {PHOTO: "image/png", FRAME: "image/jpeg", SCAN: "application/dicom"}
+PHOTO, FRAME, SCAN, SOUND = ("sha256:" + letter * 64 for letter in "abcd")
+TYPES = {PHOTO: "image/png", FRAME: "image/jpeg", SCAN: "application/dicom", SOUND: "audio/wav"}
 
 
 class Datasets:
@@ -65,10 +65,10 @@ def held(folder):
 
 
 async def test_each_image_comes_once_and_one_of_dicom_as_a_viewer_shows_it(folder):
-    given = Datasets([{"images": [PHOTO, SCAN]}, {"videos": [[FRAME, PHOTO]]}, {"audios": ["sha256:" + "d" * 64]}])
+    given = Datasets([{"images": [PHOTO, SCAN]}, {"videos": [[FRAME, PHOTO]]}, {"audios": [SOUND]}])
     await staging._data(sources(given), NAME, folder, sees=True)
-    assert held(folder) == {"a": b"a", "b": b"b", "c": b"PNG of c"}
-    assert given.asked == [([PHOTO, FRAME, SCAN], dataset.RENDERING_ORIGINAL), ([SCAN], dataset.RENDERING_PNG)]
+    assert held(folder) == {"a": b"a", "b": b"b", "c": b"PNG of c", "d": b"d"}
+    assert given.asked == [([PHOTO, FRAME, SCAN, SOUND], dataset.RENDERING_ORIGINAL), ([SCAN], dataset.RENDERING_PNG)]
     folder.wipe("in")
     assert not (folder.path / "in").exists(), "they go with the rows"
 
@@ -111,4 +111,4 @@ class Rows(list):
 
 
 def test_only_recipes_that_see_are_given_images():
-    assert staging.SEEING == ("vision",) and assets.READ_AT_ONCE <= 256
+    assert staging.SEEING == ("vision", "fusion", "audio") and assets.READ_AT_ONCE <= 256

@@ -136,7 +136,7 @@ def test_the_key_is_of_rows_tokenizer_template_and_code_and_of_no_weights(tmp_pa
         token_key("sft", ROWS, base("h", **{"chat_templates/tools.jinja": "h"}), "code"),
     ]
     assert len({usual, *others}) == 9
-    assert token_key("dpo", ROWS, tmp_path / "a", "code") is None
+    assert token_key("embedding", ROWS, tmp_path / "a", "code") is None
     assert token_key("sft", ROWS, tmp_path / "none", "code") is None
     of_today = base("i", **{"chat_template.jinja": "Today is {{ strftime_now('%d %B') }}."})
     assert token_key("sft", ROWS, of_today, "code") is None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kit.rpc.errors import Invalid
-from services.trainer.recipes.offline import packages
+from services.trainer.recipes.job.offline import packages
 from services.trainer.refusals import RULES, Asked, refusals
 from services.trainer.settings import TrainerSettings
 from services.trainer.spec import check_possible
@@ -62,6 +62,13 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "cpu",
         "lora.quantization is nf4, but rm holds its base in floats",
     ),
+    (
+        "fusion",
+        {"fusion": "FUSION_LATE", "lora": {**LORA, "quantization": "nf4"}},
+        "cpu",
+        "lora.quantization is nf4, but",
+    ),
+    ("fusion", {"fusion": {"fusion": "FUSION_LATE"}, "adalora": {}}, "cpu", "adalora is asked for, but peft adds its"),
     ("embedding", {"lora": {**LORA, "quantization": "int8"}}, "cpu", "lora.quantization is int8, but embedding holds"),
     ("sft", variant("pissa", dropout=0.1), "cpu", "lora.dropout is given, but with pissa it would drop"),
     ("dpo", variant("pissa"), "cpu", "lora.variant is pissa, which takes a part out of the base's weights, and dpo"),

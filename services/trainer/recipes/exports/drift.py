@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from services.trainer.recipes.failures import Diverged, RecipeError
+from services.trainer.recipes.job.failures import Diverged, RecipeError
 
 Columns = dict[str, list[int]]
 #: Gives the logits of one row: (tokens, vocabulary).

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import RecipeError
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import RecipeError
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process("scipy", "sentence_transformers", "sklearn")  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -37,6 +37,7 @@ from services.trainer.recipes.exports.source import (
     told_size,
     weight_bytes,
 )
+from services.trainer.recipes.models.base_model import have_padding
 
 FILE = "model.onnx"
 #: What one file of protobuf holds at most, with room for the graph; above, weights lie in a file beside it.
@@ -140,7 +141,7 @@ def load_traced(job: JobDir, recipe: str) -> tuple[Traced, str]:
 
 def padded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Columns]) -> dict[str, Tensor]:
     """One batch: (rows, tokens of the longest) of each column, padded on the right."""
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    have_padding(tokenizer)
     return dict(tokenizer.pad(list(rows), return_tensors="pt", padding_side="right"))
 
 

@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from services.trainer.recipes.failures import BadInput, RecipeError
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput, RecipeError
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process("scipy", "sentence_transformers", "sklearn")  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from services.trainer.recipes.device import device_type
+from services.trainer.recipes.data.rows import Retrieval, read_retrieval
 from services.trainer.recipes.embedding import vectors
 from services.trainer.recipes.exports.source import asked, check_floats, longest, source_bytes, told_size
-from services.trainer.recipes.rows import Retrieval, read_retrieval
+from services.trainer.recipes.models.device import device_type
 from services.trainer.refusals import enum_word
 
 INDEX, IDS = "index.faiss", "ids.jsonl"

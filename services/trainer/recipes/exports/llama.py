@@ -4,16 +4,14 @@ Written by the package `gguf`, in its words for architectures and tensors, as F1
 file is read again and its weights are put to the source's rows. Knows no service.
 """
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput, RecipeError
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput, RecipeError
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 # ruff: noqa: E402
@@ -36,6 +34,7 @@ from services.trainer.recipes.exports.source import (
     told_size,
     weight_bytes,
 )
+from services.trainer.recipes.exports.words import Words, spoken, words_of
 
 FILE = "model.gguf"
 #: By transformers' name of an architecture gguf's.
@@ -44,20 +43,6 @@ ARCHITECTURES = {name: gguf.MODEL_ARCH[name.upper()] for name in ("llama", "qwen
 BLOCK = 32
 TYPES = {16: gguf.GGMLQuantizationType.F16, 8: gguf.GGMLQuantizationType.Q8_0}
 FILE_TYPES = {16: gguf.LlamaFileType.MOSTLY_F16, 8: gguf.LlamaFileType.MOSTLY_Q8_0}
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-#: llama.cpp's names of how a text is split before its pieces are merged, by the patterns of those tokenizers.
-SPLITS = {_WORDS + r"\p{N}" + _REST: "qwen2", _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe"}
-
-
-@dataclass(frozen=True)
-class Words:
-    """A byte-level BPE as GGUF has it; `split` is llama.cpp's name of how it splits, empty where none is known."""
-
-    tokens: list[str]
-    types: list[int]
-    merges: list[str]
-    split: str
 
 
 def export(job: JobDir) -> Outcome:
@@ -70,10 +55,8 @@ def export(job: JobDir) -> Outcome:
     rows = columns(held_out(job), parameters["trained_by"], source.tokenizer, most, ROWS)
     before = Likelihoods.of(logits_of(source.model), rows)
     job.settings.update({"bits": bits, "max_length": most})
-    if not words.split:
-        job.notes["tokenizer_note"] = (
-            "llama.cpp has no name for how this tokenizer splits texts; hand it token ids, or some texts become others"
-        )
+    if words.note:
+        job.notes["tokenizer_note"] = f"llama.cpp {words.note}; hand it token ids, or some texts become others"
 
     job.report("phase", message="saving", step=3, total_steps=4)
     file = job.fresh_out() / FILE
@@ -107,45 +90,6 @@ def check(model: PreTrainedModel, bits: int) -> None:
 def rope_of(config: PreTrainedConfig) -> dict[str, Any]:
     """What transformers says of rotary positions (Su et al. 2021, arXiv:2104.09864)."""
     return dict(getattr(config, "rope_parameters", None) or {})
-
-
-def words_of(tokenizer: PreTrainedTokenizerBase, size: int) -> Words:
-    """The tokens in their order, `size` of them, what each is, and the merges. Raises BadInput for other tokenizers."""
-    told = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
-    merges, steps = told["model"].get("merges"), _steps(told.get("pre_tokenizer"))
-    levels = [step for step in steps if step["type"] == "ByteLevel"]
-    if not merges or not levels:
-        raise BadInput(
-            "The base's tokenizer is no byte-level BPE, and no other is written as GGUF; take merged or onnx."
-        )
-    names = {number: token for token, number in tokenizer.get_vocab().items()}
-    added = {int(number): token for number, token in tokenizer.added_tokens_decoder.items()}
-    kinds = gguf.TokenType
-    types = [
-        kinds.UNUSED
-        if number not in names
-        else kinds.NORMAL
-        if number not in added
-        else (kinds.CONTROL if added[number].special else kinds.USER_DEFINED)
-        for number in range(size)
-    ]
-    pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
-    return Words(
-        [names.get(number, f"[PAD{number}]") for number in range(size)], types, pairs, _split(steps, levels[0])
-    )
-
-
-def _steps(told: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if told is None:
-        return []
-    return list(told["pretokenizers"]) if told["type"] == "Sequence" else [told]
-
-
-def _split(steps: list[dict[str, Any]], level: dict[str, Any]) -> str:
-    patterns = [step["pattern"].get("Regex", "") for step in steps if step["type"] == "Split"]
-    if len(steps) == 1 and level.get("use_regex", True):
-        return "gpt-2"
-    return SPLITS.get(patterns[0], "") if len(patterns) == 1 and len(steps) == 2 else ""
 
 
 def write(file: Path, source: Source, words: Words, bits: int) -> None:
@@ -199,7 +143,7 @@ def _write_words(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, wo
     begun = tokenizer("a").input_ids[:1]
     writer.add_add_bos_token(bool(begun) and begun[0] == tokenizer.bos_token_id)
     if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
+        writer.add_chat_template(spoken(tokenizer.chat_template))
 
 
 def named(model: PreTrainedModel, architecture: gguf.MODEL_ARCH) -> Iterator[tuple[str, NDArray[np.float32]]]:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Outcome, run_recorded
-from services.trainer.recipes.offline import prepare_process
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Outcome, run_recorded
+from services.trainer.recipes.job.offline import prepare_process
 
 prepare_process()  # before torch and its kin, which the imports below bring
 os.environ["LLM_COMPRESSOR_LOG_LEVEL"] = "ERROR"  # else a dozen lines a layer
@@ -28,12 +28,11 @@ from transformers import PreTrainedModel, set_seed
 from services.trainer.recipes.exports.drift import Likelihoods, logits_of
 from services.trainer.recipes.exports.source import ROWS, asked, columns, held_out, load, longest
 from services.trainer.recipes.exports.weights import copy_beside, finish
+from services.trainer.recipes.models.stored import SERVED_IN
 from services.trainer.refusals import enum_word
 
 GROUP_SIZES = (128, 64, 32)
 CALIBRATION_ROWS = 128
-#: What engines compute such weights in: with float32 vLLM 0.32 dies at its first request.
-SERVED_IN = "bfloat16"
 HEAD = "lm_head"
 
 

@@ -17,10 +17,8 @@ from transformers import (
 )
 
 from services.trainer.exporting import CAUSAL
-from services.trainer.recipes.conversations import tokenize
-from services.trainer.recipes.failures import BadInput
-from services.trainer.recipes.jobdir import JobDir, Spec
-from services.trainer.recipes.rows import (
+from services.trainer.recipes.data.conversations import tokenize
+from services.trainer.recipes.data.rows import (
     Message,
     read_classified,
     read_conversations,
@@ -29,6 +27,8 @@ from services.trainer.recipes.rows import (
     read_retrieval,
     read_texts,
 )
+from services.trainer.recipes.job.failures import BadInput
+from services.trainer.recipes.job.jobdir import JobDir, Spec
 from services.trainer.refusals import enum_word
 
 #: Held-out rows that are looked at, and the most tokens of one.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from services.trainer.recipes.conversations import prompt_ids
+from services.trainer.recipes.data.conversations import prompt_ids
+from services.trainer.recipes.data.rows import read_texts
 from services.trainer.recipes.exports.drift import FEW_BITS, MERGED, Likelihoods, judged, logits_of
 from services.trainer.recipes.exports.source import Columns, Source, conversations, held_out, told_size, weight_bytes
-from services.trainer.recipes.jobdir import JobDir, Outcome
-from services.trainer.recipes.parity import NEW_TOKENS, PROMPTS, Prompt, write_parity
-from services.trainer.recipes.rows import read_texts
+from services.trainer.recipes.job.jobdir import JobDir, Outcome
+from services.trainer.recipes.learning.parity import NEW_TOKENS, PROMPTS, Prompt, write_parity
 
 #: Files beside the weights that a model may come with and that a tokenizer does not write, such as a processor's.
 BESIDE = (".json", ".jinja", ".txt", ".model")

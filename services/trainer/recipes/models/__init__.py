@@ -1,0 +1,1 @@
+"""Models before they learn: loaded, made, adapted, quantized and put on a device; knows no rows."""

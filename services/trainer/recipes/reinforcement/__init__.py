@@ -1,0 +1,1 @@
+"""Answers that a model gives itself, what they are worth, and steps made on them."""
