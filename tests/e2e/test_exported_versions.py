@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from kit.rpc.errors import Denied
+from kit.rpc.names import id_of
 from services.trainer.exporting import QUANTIZATION_PYTHON
 from sluice import Client
 from sluice.gateway import v1 as gateway
@@ -107,7 +108,7 @@ def test_a_package_becomes_no_version_and_is_fetched_by_who_may(exported: tuple[
     ended = running.end_of(job.name)
     assert ended.result.artifact.kind == types.ARTIFACT_KIND_PACKAGE
     folder = running.client.jobs.pull(job.name, tmp_path)
-    assert folder == tmp_path / "task-type=sft" / short(job.name)
+    assert folder == tmp_path / "task-type=sft" / id_of(job.name)
     told = json.loads((folder / "sluice-manifest.json").read_text("utf-8"))
     assert told["files"].keys() == {"model.gguf"} and told["metrics"]["size_ratio"] < 1
     assert (folder / "model.gguf").stat().st_size == told["files"]["model.gguf"]["size_bytes"]
@@ -115,6 +116,6 @@ def test_a_package_becomes_no_version_and_is_fetched_by_who_may(exported: tuple[
     with Client(running.suite.state["address"], secret) as other, pytest.raises(Denied, match="downloader"):
         other.jobs.pull(job.name, tmp_path / "taken")
     pulled = running.client.models.pull("adapter@1", tmp_path)
-    assert pulled == tmp_path / "task-type=sft" / short(run.job.name)
+    assert pulled == tmp_path / "task-type=sft" / id_of(run.job.name)
     assert {file.name for file in pulled.iterdir()} >= {"adapter_config.json", "sluice-manifest.json"}
-    assert {short(each.name) for each in running.client.models.list()}.isdisjoint({"package"})
+    assert "package" not in {id_of(each.name) for each in running.client.models.list()}
