@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from kit.rpc.errors import Denied
+from kit.rpc.errors import Denied, Unauthenticated
 from kit.rpc.names import id_of
 from services.trainer.exporting import QUANTIZATION_PYTHON
 from sluice import Client
@@ -16,7 +16,7 @@ from sluice.gateway import v1 as gateway
 from sluice.registry import v1 as registry
 from sluice.types import v1 as types
 from tests.e2e.test_real_pipeline import LORA, SHAPE, TRAINING, promoted_and_the_same
-from tests.pipeline import ENDPOINT, Pipeline, Run, pipeline, row, short
+from tests.pipeline import ENDPOINT, Pipeline, Run, pipeline, row, short, until
 
 pytestmark = [pytest.mark.prove, pytest.mark.vllm, pytest.mark.training, pytest.mark.timeout(600)]
 QUANTIZED = pytest.mark.skipif(not QUANTIZATION_PYTHON.is_file(), reason="`make quantization` makes the environment")
@@ -113,9 +113,20 @@ def test_a_package_becomes_no_version_and_is_fetched_by_who_may(exported: tuple[
     assert told["files"].keys() == {"model.gguf"} and told["metrics"]["size_ratio"] < 1
     assert (folder / "model.gguf").stat().st_size == told["files"]["model.gguf"]["size_bytes"]
     secret = running.client.keys.create("reads-only", ["auditor"]).secret
-    with Client(running.suite.state["address"], secret) as other, pytest.raises(Denied, match="downloader"):
-        other.jobs.pull(job.name, tmp_path / "taken")
+    with Client(running.suite.state["address"], secret) as other:
+        until(lambda: is_known(other), "the key")
+        with pytest.raises(Denied, match="downloader"):
+            other.jobs.pull(job.name, tmp_path / "taken")
     pulled = running.client.models.pull("adapter@1", tmp_path)
     assert pulled == tmp_path / "task-type=sft" / id_of(run.job.name)
     assert {file.name for file in pulled.iterdir()} >= {"adapter_config.json", "sluice-manifest.json"}
     assert "package" not in {id_of(each.name) for each in running.client.models.list()}
+
+
+def is_known(client: Client) -> bool:
+    """Whether the trainer has heard of the client's key; it follows the registry's list of keys."""
+    try:
+        client.jobs.list()
+    except Unauthenticated:
+        return False
+    return True

@@ -1,7 +1,10 @@
 """Builds job directories for the recipe tests and reads what a recipe left in them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,18 @@ def command(folder: Path, word: str) -> None:
 
 def result(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
+
+
+def run_recipe(recipe: str, job: Path) -> dict[str, Any]:
+    """What a process of its own leaves, with what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.trainer.recipes.{recipe}", str(job)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return {**result(job), "said": done.stderr, "rc": done.returncode}
 
 
 def progress(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -7,9 +7,6 @@ import base64
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +16,7 @@ import soundfile
 from safetensors.numpy import load_file
 
 from tests.hearing import staged, write_qwen3_asr
-from tests.recipes.jobs import command, digests, make_job, progress, result, write_rows
+from tests.recipes.jobs import command, digests, make_job, progress, run_recipe, write_rows
 from tests.seeing import write_qwen2_vl
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -39,18 +36,6 @@ def make(folder: Path, count: int = 24, held_out: int = 8, **parameters: Any) ->
     return job
 
 
-def run(job: Path) -> dict[str, Any]:
-    """What a process leaves, with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "services.trainer.recipes.vision", str(job)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return {**result(job), "said": done.stderr, "rc": done.returncode}
-
-
 def tower(folder: Path) -> dict[str, bytes]:
     weights = load_file(folder / "model.safetensors")
     return {name: array.tobytes() for name, array in weights.items() if "audio_tower" in name}
@@ -59,7 +44,7 @@ def tower(folder: Path) -> dict[str, bytes]:
 @pytest.mark.prove
 def test_the_first_losses_and_what_is_left(tmp_path: Path) -> None:
     job = make(tmp_path / "job", full={})
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded", found["said"]
     losses = [step["loss"] for step in progress(job, "step")]
     assert losses == pytest.approx(FIRST_LOSSES, abs=1e-4), losses
@@ -82,7 +67,7 @@ def test_the_first_losses_and_what_is_left(tmp_path: Path) -> None:
 def test_it_learns_to_write_down_held_out_melodies(tmp_path: Path) -> None:
     plan = {**PLAN, "batch_size": 16, "max_steps": 200}
     job = make(tmp_path / "job", 320, 48, optimization=plan, full={}, **HEARS)
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded", found["said"]
     evaluated = progress(job, "eval")
     assert evaluated[0]["loss"] > 2 * evaluated[-1]["loss"]
@@ -95,13 +80,13 @@ def test_it_learns_to_write_down_held_out_melodies(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_an_adapter_is_served_beside_its_base_unless_it_hears(tmp_path: Path) -> None:
     job = make(tmp_path / "plain", lora={"rank": 4})
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded" and found["artifact"]["kind"] == "adapter", found["said"]
     names = set(load_file(job / "out" / "model" / "adapter_model.safetensors"))
     assert len(names) == 2 * 7 and all("language_model" in name for name in names)
 
     job = make(tmp_path / "all", lora={"rank": 4}, **HEARS)  # no engine hears with one: it is merged
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded" and found["artifact"]["kind"] == "full", found["said"]
     changed, before = tower(job / "out" / "model"), tower(job / "in" / "base")
     assert {name for name in before if changed[name] != before[name]} == {
@@ -118,11 +103,11 @@ def test_paused_and_resumed_gives_the_same_weights_whoever_opens_sounds(tmp_path
         make(tmp_path / "whole", **given),
         make(tmp_path / "paused", **given, performance={"dataloader_num_workers": 2}),
     )
-    assert run(whole)["outcome"] == "succeeded"
+    assert run_recipe("vision", whole)["outcome"] == "succeeded"
     command(paused, "pause")
-    assert run(paused)["outcome"] == "paused"
+    assert run_recipe("vision", paused)["outcome"] == "paused"
     (paused / "control.json").unlink()
-    found = run(paused)
+    found = run_recipe("vision", paused)
     assert found["outcome"] == "succeeded", found["said"]
     assert digests(whole / "out") == digests(paused / "out")
 
@@ -178,7 +163,7 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None
         job: "line 1 names sounds, which the base model does not hear",
         short: "tokens with its images, videos and sounds, so raise max_length",
     }.items():
-        found = run(folder)
+        found = run_recipe("vision", folder)
         assert found["rc"] == 1 and found["error"]["reason"] == "BAD_INPUT", found["said"]
         assert sentence in found["error"]["message"]
 

@@ -7,9 +7,6 @@ torchvision.
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from tests.recipes.jobs import command, digests, make_job, progress, result, write_rows
+from tests.recipes.jobs import command, digests, make_job, progress, run_recipe, write_rows
 from tests.seeing import SPECIAL, digit, staged, staged_films, write_qwen2_vl
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -38,18 +35,6 @@ def make(folder: Path, count: int = 24, held_out: int = 8, **parameters: Any) ->
     return job
 
 
-def run(job: Path) -> dict[str, Any]:
-    """What a process leaves, with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "services.trainer.recipes.vision", str(job)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return {**result(job), "said": done.stderr, "rc": done.returncode}
-
-
 def tower(folder: Path) -> dict[str, bytes]:
     weights = load_file(folder / "model.safetensors")
     return {name: array.tobytes() for name, array in weights.items() if "visual" in name}
@@ -57,7 +42,7 @@ def tower(folder: Path) -> dict[str, bytes]:
 
 def test_the_first_losses_and_what_is_left(tmp_path: Path) -> None:
     job = make(tmp_path / "job", full={})
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded", found["said"]
     losses = [step["loss"] for step in progress(job, "step")]
     assert losses == pytest.approx(FIRST_LOSSES, abs=1e-4), losses
@@ -80,7 +65,7 @@ def test_the_first_losses_and_what_is_left(tmp_path: Path) -> None:
 def test_it_learns_to_read_held_out_digits(tmp_path: Path) -> None:
     plan = {**PLAN, "batch_size": 16, "max_steps": 240}
     job = make(tmp_path / "job", 400, 60, optimization=plan, full={}, **SEES)
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded", found["said"]
     evaluated = progress(job, "eval")
     assert evaluated[0]["loss"] > 2 * evaluated[-1]["loss"]
@@ -102,7 +87,7 @@ def test_it_learns_which_way_a_dot_goes_in_held_out_videos(tmp_path: Path, whole
     job = make_job(tmp_path / "job", "vision", {"optimization": plan, "full": {}, **SEES}, [], base=base)
     write_rows(job / "in" / "train.jsonl", staged_films(job / "in" / "assets", 0, 320))
     write_rows(job / "in" / "validation.jsonl", staged_films(job / "in" / "assets", 100_000, 48))
-    found = run(job)
+    found = run_recipe("vision", job)
     assert found["outcome"] == "succeeded", found["said"]
     assert found["metrics"]["eval_exact_match"] >= 0.9, found["metrics"]
     # The engine is asked in the way that was trained; two frames are one token of a video, and one of images.
@@ -125,7 +110,7 @@ def test_an_adapter_stays_where_it_was_asked_for(tmp_path: Path) -> None:
         job = (
             make(tmp_path / name, lora={"rank": 4}, **asked) if "lora" not in asked else make(tmp_path / name, **asked)
         )
-        found = run(job)
+        found = run_recipe("vision", job)
         assert found["outcome"] == "succeeded" and found["artifact"]["kind"] == "adapter", found["said"]
         named[name] = set(load_file(job / "out" / "model" / "adapter_model.safetensors"))
     seeing = {name for name in named["all"] if "visual" in name}
@@ -143,11 +128,11 @@ def test_paused_and_resumed_gives_the_same_weights_whoever_opens_images(tmp_path
         make(tmp_path / "whole", **given),
         make(tmp_path / "paused", **given, performance={"dataloader_num_workers": 2}),
     )
-    assert run(whole)["outcome"] == "succeeded"
+    assert run_recipe("vision", whole)["outcome"] == "succeeded"
     command(paused, "pause")
-    assert run(paused)["outcome"] == "paused"
+    assert run_recipe("vision", paused)["outcome"] == "paused"
     (paused / "control.json").unlink()
-    found = run(paused)
+    found = run_recipe("vision", paused)
     assert found["outcome"] == "succeeded" and found["settings"]["dataloader_num_workers"] == "2", found["said"]
     assert digests(whole / "out") == digests(paused / "out")
 
@@ -160,7 +145,7 @@ def test_what_cannot_be_trained_on_is_said_in_a_sentence(tmp_path: Path) -> None
         "no linear module of the parts that are trained": {"lora": {"target_modules": ["qkv"]}},
     }
     for place, (sentence, asked) in enumerate(said.items()):
-        found = run(make(tmp_path / str(place), 2, 2, **asked))
+        found = run_recipe("vision", make(tmp_path / str(place), 2, 2, **asked))
         assert found["rc"] == 1 and found["error"]["reason"] == "BAD_INPUT", found["said"]
         assert sentence in found["error"]["message"]
 
